@@ -25,6 +25,7 @@ from yarl import URL
 
 import syncer
 from syncer.registry import RegistrySettings, open_registries
+from syncer.registry.registries import ceiling_of
 from syncer.report import Report
 from syncer.transport import HostSettings, Request, Transport, TransportSettings, open_transport
 from syncer.transport.message import Kind, Quota
@@ -528,6 +529,34 @@ async def test_a_registry_whose_operator_documents_its_limits_is_kept_to_them() 
             waits[host] = [pace.take(0.0, is_write=True, is_manifest=True) for _ in range(11)][-1]
 
     assert waits == {ecr: pytest.approx(1.0), "own." + ecr: 0, "quay.io": 0}
+
+
+@pytest.mark.parametrize(
+    ("host", "writes_manifest", "writes", "reads"),
+    [
+        ("1.dkr.ecr-fips.us-gov-west-1.amazonaws.com", 10, 200, None),
+        ("1.dkr.ecr.cn-north-1.amazonaws.com.cn", 10, 200, None),
+        ("public.ecr.aws", 10, 20, None),
+        ("europe-docker.pkg.dev", 300, 300, 1000),
+        ("eu.gcr.io", 300, 300, 1000),
+        ("Team.azurecr.io", 33, 33, 200),
+        ("index.docker.io", 83, 83, 83),
+        ("dkr.ecr.eu-west-1.amazonaws.com.example.com", None, None, None),
+        ("notgcr.io", None, None, None),
+    ],
+)
+def test_the_limits_of_each_operator_are_those_of_the_page(
+    host: str, writes_manifest: int | None, writes: int | None, reads: int | None
+) -> None:
+    """The table in docs/command-line.md."""
+
+    def found(*names: str) -> int | None:
+        limits = [int(limit) for name, limit in ceiling_of(host).each() if name in names]
+        return min(limits, default=None)
+
+    assert found("requests", "writes", "manifests") == writes_manifest
+    assert found("requests", "writes") == writes
+    assert found("requests") == reads
 
 
 async def test_the_report_says_what_each_host_got(serve_disk: OpenRegistry, tmp_path: Path) -> None:

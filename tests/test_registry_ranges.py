@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,9 @@ from msgspec import structs
 from syncer.api.sync import Mirroring, sync
 from syncer.cli.options import ConnectionOptions
 from syncer.cli.settings import registry_settings
-from syncer.registry import download
-from syncer.transport import Limits
+from syncer.content import PourableBlob
+from syncer.registry import RegistrySettings, download, open_registries
+from syncer.transport import HostSettings, Limits, TransportSettings
 from tests.conftest import OpenRegistry
 from tests.support import client, images, registry_end
 from tests.support.fault_proxy import Link, fault_proxy
@@ -47,7 +49,7 @@ class Paced:
 
     each: float = 600_000.0
     together: float = float("inf")
-    is_short: bool = False  # what comes in one stream after the ranges comes at once
+    is_short: bool = False  # the rest of a blob, in one stream after the ranges, comes at once
     misdeed: Misdeed | None = None  # what becomes of an answer to a range, the first of them excepted
     ranges: list[str] = field(default_factory=list)  # that were asked for
     now: int = 0
@@ -58,7 +60,7 @@ class Paced:
         asked = request.headers.get("Range", "")
         self.ranges.append(asked)
         answer = await handler(request)
-        is_over = self.is_short and bool(self.bounded) and not asked.rstrip("-").partition("-")[2]
+        is_over = self.is_short and asked.endswith("-")
         if self.misdeed and asked and not asked.endswith("-") and len(self.bounded) > 1:
             answer = self.misdeed(request, answer)  # type: ignore[arg-type]
         if not isinstance(answer, web.Response) or not isinstance(answer.body, bytes):
@@ -92,13 +94,21 @@ class Paced:
 
 
 async def fetched(
-    registry: Quirky, paced: Paced, *, times: int = 1, limits: Limits = QUICK, is_relayed: bool = False
+    registry: Quirky,
+    paced: Paced,
+    *,
+    times: int = 1,
+    limits: Limits = QUICK,
+    hosts: Mapping[str, HostSettings] | None = None,
+    is_relayed: bool = False,
 ) -> list[bytes]:
     registry.add("app", CONTENT)
     registry.on("GET blob", paced, times=9999)
-    async with registries_for(limits=limits) as registries:
+    settings = RegistrySettings(transport=TransportSettings(limits=limits, hosts=hosts or {}))
+    async with open_registries(settings) as registries:
         blob = registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor)
         if is_relayed:
+            assert isinstance(blob, PourableBlob)
             async with blob.permit():
                 return [await registry_end.poured(blob) for _ in range(times)]
         return [await registry_end.poured(blob) for _ in range(times)]
@@ -124,6 +134,19 @@ async def test_a_link_that_is_full_gets_no_more_connections(monkeypatch: pytest.
 
     assert paced.bounded
     assert paced.ranges[-1].endswith("-")
+
+
+@pytest.mark.parametrize("is_relayed", [False, True])
+async def test_ranges_count_as_requests_a_second(monkeypatch: pytest.MonkeyPatch, is_relayed: bool) -> None:
+    monkeypatch.setattr(download, "_GAIN", 0.0)  # each step is kept
+    paced = Paced(each=2_000_000)
+    async with quirky_registry() as registry:
+        hosts = {registry.address: HostSettings(requests_per_second=20)}
+        began = time.monotonic()
+        assert await fetched(registry, paced, is_relayed=is_relayed, hosts=hosts) == [CONTENT]
+
+    assert len(paced.bounded) > 20
+    assert time.monotonic() - began >= len(paced.ranges[1:]) / 20
 
 
 @pytest.mark.parametrize("targets", [1, 2])
@@ -241,7 +264,7 @@ def longer(_: web.Request, right: web.Response) -> web.StreamResponse:
 )
 async def test_a_server_that_gives_no_ranges_gives_one_stream_from_then_on(misdeed: Misdeed) -> None:
     """Also to the next blob of the same run."""
-    paced = Paced(each=3_000_000, misdeed=misdeed, is_short=True)
+    paced = Paced(each=5_000_000, misdeed=misdeed, is_short=True)
     async with quirky_registry() as registry:
         assert await fetched(registry, paced, times=2) == [CONTENT, CONTENT]
 
@@ -267,7 +290,7 @@ async def test_ranges_of_other_content_are_not_put_together() -> None:
 
 async def test_a_server_that_asks_for_fewer_requests_gets_fewer() -> None:
     """429 for the second connection: there is no more than one for the rest of the run."""
-    paced = Paced(each=3_000_000, is_short=True)
+    paced = Paced(each=5_000_000, is_short=True)
 
     def answer(_: web.Request, right: web.Response) -> web.StreamResponse:
         return problem(429, "TOOMANYREQUESTS") if paced.now else right
@@ -277,6 +300,103 @@ async def test_a_server_that_asks_for_fewer_requests_gets_fewer() -> None:
         assert await fetched(registry, paced, times=2) == [CONTENT, CONTENT]
 
     assert paced.bounded
+    assert paced.ranges[-1] == ""
+
+
+async def test_a_range_that_stands_still_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_GAIN", 0.0)  # each step is kept
+    paced = Paced(each=3_000_000)
+    stalled = [False, False, True, *[False] * 999]
+
+    class Stalled(web.StreamResponse):
+        async def write_eof(self, data: bytes = b"") -> None:
+            while self._req and self._req.transport and not self._req.transport.is_closing():  # noqa: ASYNC110  # no event tells
+                await asyncio.sleep(0.01)
+
+    def answer(_: web.Request, right: web.Response) -> web.StreamResponse:
+        return Stalled(status=206, headers=right.headers) if stalled.pop(0) else right
+
+    paced.misdeed = answer
+    async with quirky_registry() as registry:
+        limits = structs.replace(QUICK, stall=0.5)
+        assert await fetched(registry, paced, limits=limits) == [CONTENT]
+
+    assert len(paced.bounded) == len(set(paced.bounded)) + 1
+    assert not paced.ranges[-1].endswith("-")
+
+
+async def test_nothing_has_to_be_said_of_ranges_beforehand() -> None:
+    """Neither ``Accept-Ranges`` in an answer, nor a length in one to HEAD, which nobody asks for."""
+    paced = Paced(each=1_500_000)
+    async with quirky_registry() as registry:
+        registry.head_status = 405
+        assert await fetched(registry, paced) == [CONTENT]
+
+        assert not registry.requests("HEAD")
+    assert paced.bounded
+
+
+@dataclass(slots=True)
+class Signing:
+    """A registry that leads to a storage, by addresses each of which is good for one request."""
+
+    storage: str
+    expires: Callable[[str], bool]  # whether that for such a range is good for none
+    given: int = 0
+    used: set[str] = field(default_factory=set)
+
+    async def lead(self, request: web.Request, _: Handler) -> web.StreamResponse:
+        self.given += 1
+        return web.Response(status=307, headers={"Location": f"{self.storage}{request.path}?signature={self.given}"})
+
+    def refuses(self, request: web.Request) -> bool:
+        number = request.query["signature"]
+        is_used = number in self.used
+        self.used.add(number)
+        return is_used or self.expires(request.headers.get("Range", ""))
+
+
+async def led(paced: Paced, expires: Callable[[str], bool]) -> tuple[Signing, list[bytes]]:
+    """The content twice from a registry that leads elsewhere."""
+    async with quirky_registry() as registry, quirky_registry() as storage:
+        signing = Signing(storage.url, expires)
+
+        async def give(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if signing.refuses(request):
+                paced.ranges.append(request.headers.get("Range", ""))
+                return problem(403, "EXPIRED")
+            return await paced(request, handler)
+
+        digest = storage.add("app", CONTENT)
+        assert digest == digest_of(CONTENT)
+        storage.on("GET blob", give, times=9999)
+        registry.on("GET blob", signing.lead, times=9999)
+        async with registries_for(limits=QUICK) as registries:
+            blob = registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor)
+            return signing, [await registry_end.poured(blob) for _ in range(2)]
+
+
+async def test_each_range_asks_for_an_address_of_its_own_and_for_another_one_when_that_has_expired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(download, "_GAIN", 0.0)  # each step is kept
+    paced = Paced(each=3_000_000)
+
+    signing, found = await led(paced, lambda asked: bool(asked) and asked not in paced.ranges)
+
+    assert found == [CONTENT, CONTENT]
+    assert len(paced.bounded) > 2 * 2 * 20
+    assert len(signing.used) == len(paced.ranges)
+    assert not [asked for asked in paced.ranges if asked.endswith("-")]
+
+
+async def test_a_storage_that_refuses_the_second_connection_is_not_asked_for_ranges_again() -> None:
+    paced = Paced(each=5_000_000, is_short=True)
+
+    _, found = await led(paced, lambda _: paced.now > 0)
+
+    assert found == [CONTENT, CONTENT]
+    assert 2 <= len(paced.bounded) <= 6
     assert paced.ranges[-1] == ""
 
 

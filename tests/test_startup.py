@@ -94,6 +94,22 @@ async def test_a_definition_that_nobody_edited_needs_no_yaml(debian_registry: Op
     assert imported.isdisjoint(_SLOW)
 
 
+async def test_work_that_is_done_needs_no_more_than_work_that_fails(
+    debian_registry: OpenRegistry, tmp_path: Path
+) -> None:
+    """What is imported on the way, for a summary or a state, counts as well."""
+    async with debian_registry() as registry:
+        await client.push(registry, "app", images.multi_platform("a"), "1")
+        image, target = f"{registry.address}/app:1", f"{registry.address}/to"
+        built = await build([image], name="edge", output=tmp_path)
+        for words in (("push", str(built.path), target), ("sync", "--image", image, "-r", f"{target}/sync")):
+            for _ in ("something to do", "nothing to do"):
+                imported = imported_by(*words, home=tmp_path)
+
+                assert "syncer.transport.loop" in imported
+                assert imported.isdisjoint({*_SLOW, *_OF_PROFILES})
+
+
 def test_a_sync_of_images_needs_nothing_that_is_for_charts_and_profiles(tmp_path: Path) -> None:
     imported = imported_by(*SYNC.split(), home=tmp_path)
 

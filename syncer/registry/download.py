@@ -96,6 +96,7 @@ class _Download:
         self._is_range = end is not None
         self._has_etag = has_etag
         self._ranges = True  # until the registry answers one wrongly
+        self._was_refused = False  # by where the registry led to
         self._budget: Budget = repository.registry.transport.budget()
         self._places = [] if descriptor.is_distributable else list(descriptor.urls)  # that were not tried yet
         self._scope: Scope | None = None  # of the registry, once it has said that it does not have a foreign layer
@@ -223,6 +224,9 @@ class _Download:
             raise refusal(answer, hint="neither the registry nor the layer's vendor has it")
         is_foreign = origin(response.request.url) != origin(self._repository.registry.base)
         if is_foreign and response.status in (400, 401, 403, 404, 410):  # a signed URL that has expired
+            if self._is_range and self._was_refused:  # and a new one does not help
+                raise _NotInRanges(f"{response.request}: a range is refused where a whole blob is not")
+            self._was_refused = True
             raise Interrupted(f"{response.request}: {authority(response.request.url)} answers {response.status}")
         raise await self._repository.refusal(await response.answer(response.request))
 
