@@ -216,5 +216,7 @@ async def test_what_a_registry_cannot_do_is_odd_and_says_what_syncer_does(
     assert (ran.code, refused.code, full.code) == (0, 3, 5)
     assert {name: states(ran)[name] for name in ("ranges", *WRITING)} == dict.fromkeys(("ranges", *WRITING), "odd")
     assert check(ran, "chunked upload")["does"] == "each blob goes in one request, and one that broke off begins anew"
-    assert check(ran, "ranges")["does"] == "a download that broke off begins anew"
+    assert check(ran, "ranges")["does"].startswith(
+        "a download that broke off begins anew, and a large blob comes by one"
+    )
     assert "507 no space left" in check(full, "chunked upload")["found"]

@@ -340,7 +340,10 @@ class _Examination:
         if status == HTTPStatus.PARTIAL_CONTENT:
             return ok("it sends a part of a blob", "a download goes on where it broke off")
         told = "all of the blob" if status == HTTPStatus.OK else f"status {status}"
-        return odd(f"a request for a part of a blob is answered with {told}", "a download that broke off begins anew")
+        return odd(
+            f"a request for a part of a blob is answered with {told}",
+            "a download that broke off begins anew, and a large blob comes by one connection",
+        )
 
     async def _find_image(self) -> tuple[Repository, AnyManifest] | None:
         """An image: at the base path, a bundle's definition below it, or any that the registry lists."""
