@@ -299,6 +299,7 @@ class _Spread:
         self._etag: str | None = None
         self._failure: SyncerError | None = None  # of a range
         self._is_first_held = is_relayed()  # the permit that the first stream has, and ranges get
+        self._permits = AsyncExitStack()  # those that a relay has beyond its own
         self._changed = anyio.Event()
         self._lock = threading.Lock()
         transport = repository.registry.transport
@@ -310,7 +311,7 @@ class _Spread:
         if self._ceiling <= 1:
             return self._done
         error: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        async with self._permits, anyio.create_task_group() as tasks:
             tasks.start_soon(self._adjust, tasks)
             try:
                 await _Download(self._descriptor, self._repository, self._done).pour(self._take_first)
@@ -380,7 +381,7 @@ class _Spread:
             with self._lock:
                 self._next = self._stop_at = self._begun + max(_RANGE, int(rate * _AHEAD))
         while self._fetching + self._is_first_held < self._wanted:
-            permit = AsyncExitStack()
+            permit = await self._permits.enter_async_context(AsyncExitStack())  # for a connection that never begins
             if is_relayed():
                 if not self._traffic.permits.free(Kind.BLOBS):
                     return
