@@ -178,10 +178,11 @@ async def test_a_definition_that_tells_of_another_digest_is_found(tmp_path: Path
     source.names[names[0]], source.names[names[1]] = source.names[names[1]], source.names[names[0]]
     await make(final := tmp_path / "made.tar.zst", "tar.zst", definition_of(source))
 
-    verified = await syncer("verify", "--file", final, home=tmp_path)
+    for sites in ([], ["-r", "127.0.0.1:9", "-r", "127.0.0.2:9"]):
+        verified = await syncer("verify", "--file", final, *sites, home=tmp_path)
 
-    assert verified.code == 6
-    assert "in its definition, and" in verified.stderr
+        assert verified.code == 6, sites
+        assert "in its definition, and" in verified.stderr
 
 
 async def test_signatures_are_in_the_index_alone(debian_registry: OpenRegistry, tmp_path: Path) -> None:

@@ -369,7 +369,7 @@ async def test_a_fleet_is_verified_in_one_run(debian_registry: OpenRegistry, tmp
         assert (await push(file, [f"{target.address}/a"], home=tmp_path)).code == 0
         sites = [f"{target.address}/a", f"{target.address}/b"]
 
-        verified = await push(file, sites, "--json", home=tmp_path, command="verify")
+        verified = await push(file, sites, "--json", "--report-dir", tmp_path, home=tmp_path, command="verify")
         quiet = await push(file, sites, "--json", "-q", home=tmp_path, command="verify")
         printed = await push(file, sites, "--report", "-", home=tmp_path, command="verify")
 
@@ -377,6 +377,9 @@ async def test_a_fleet_is_verified_in_one_run(debian_registry: OpenRegistry, tmp
         assert verified.code == 1
         assert [row["state"] for row in document["sites"]] == ["unchanged", "partial"]
         assert "it lacks" in document["sites"][1]["error"]
+        whole, lacking = [orjson.loads((tmp_path / row["report"]).read_bytes()) for row in document["sites"]]
+        assert (whole["registry"], whole["exit_code"], whole["lacking"]) == (sites[0], 0, [])
+        assert (lacking["exit_code"], len(lacking["lacking"])) == (6, lacking["checked"])
         assert [row["state"] for row in orjson.loads(quiet.stdout)["sites"]] == ["unchanged", "partial"]
         assert "it lacks" in quiet.stderr
         assert [row["state"] for row in orjson.loads(printed.stdout)["sites"]] == ["unchanged", "partial"]

@@ -133,12 +133,13 @@ async def verify(
         require_content(bundle)
         check = await verify_bundle(bundle)
         await to_thread.run_sync(check_definition, bundle)
-        missing, wanted = missing_in(bundle)
-        result = VerifyResult(bundle=bundle.path, check=check, seconds=0)
         if address is not None:
             delivery = Delivery(address=address, mapping=mapping)
             result = await verify_at(registries, delivery, bundle, check, concurrency=concurrency)
-    return structs.replace(result, missing=tuple(missing), wanted=wanted, seconds=time.monotonic() - began)
+        else:
+            missing, wanted = missing_in(bundle)
+            result = VerifyResult(bundle=bundle.path, check=check, missing=tuple(missing), wanted=wanted, seconds=0)
+    return structs.replace(result, seconds=time.monotonic() - began)
 
 
 async def verify_at(
@@ -152,9 +153,12 @@ async def verify_at(
     questions = list(_questions(bundle, delivery.names(image.reference for image in bundle.images)))
     registries.registry(delivery.address.host, plain_http=delivery.address.plain_http)
     lacking, unknown = await _ask(questions, registries, concurrency)
+    missing, wanted = missing_in(bundle)
     return VerifyResult(
         bundle=bundle.path,
         check=check,
+        missing=tuple(missing),
+        wanted=wanted,
         registry=str(delivery.address),
         checked=len(questions),
         lacking=lacking,

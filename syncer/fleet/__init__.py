@@ -95,7 +95,7 @@ class Watcher(Protocol):
         ...
 
     def end(self, result: SiteResult, report: Reported | None, *, is_last: bool) -> None:
-        """Note that a site has ended; ``report`` has its images, of a push or its plan.
+        """Note that a site has ended; ``report`` has its images, or what it lacks of a verification.
 
         Where that is not its last word, it is visited once more at the end of the run.
         """

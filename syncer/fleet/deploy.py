@@ -14,7 +14,7 @@ from anyio import to_thread
 from msgspec import Struct, field, structs
 from msgspec.structs import replace
 
-from syncer.api.bundles import BundleSource, Warn, bundle_name, find_in_file, opened
+from syncer.api.bundles import BundleSource, Warn, bundle_name, check_definition, find_in_file, opened
 from syncer.api.push import changed_meanwhile
 from syncer.api.result import bytes_of, looking, may_pass, new_run_id, to_all
 from syncer.api.state import Lost
@@ -192,6 +192,7 @@ async def verify_fleet(
     account = _Account(sites, options, "verify", _name_of(file))
     async with _opened(file, given, settings, account) as (registries, bundle):
         check = await verify_bundle(bundle)
+        await to_thread.run_sync(check_definition, bundle)
         if runner:
             errand = Errand.of("verify", bundle, given, settings, options, check=check)
             await _visit_there(account, runner, errand)

@@ -16,7 +16,7 @@ from syncer.api.bundles import BundleSource, bundle_name, find_in_file
 from syncer.api.plan import plan_delivery
 from syncer.api.push import Delivery, changed_meanwhile, deliver
 from syncer.api.result import Run, RunOptions, hearing
-from syncer.api.verify import verify_at
+from syncer.api.verify import VerifyResult, verify_at
 from syncer.bundle import Bundle, BundleCheck
 from syncer.bundle.remote import RemoteBundle
 from syncer.errors import SyncerError, UsageError
@@ -247,6 +247,7 @@ class Verifying(Struct, frozen=True):
         """Ask ``site`` for everything within ``seconds``."""
         began = time.monotonic()
         errors: list[SyncerError] = []
+        found: VerifyResult | None = None
         images = failed = 0
 
         def end() -> None:
@@ -259,7 +260,7 @@ class Verifying(Struct, frozen=True):
                 seconds=time.monotonic() - began,
                 error=errors[0] if errors else None,
             )
-            ended(result, None)
+            ended(result, found)
 
         with _within(seconds, errors, end), hearing(self.registries, emit, _at_host_of(self.registries, site)):
             delivery = delivery_at(site, self.options)
