@@ -578,8 +578,10 @@ async def test_what_an_earlier_run_brought_is_counted_apart(debian_registry: Ope
             ended = await syncer(*to_it, "--timeout", "5s", "--json", home=tmp_path)
             assert orjson.loads(ended.stdout)["sites"][0]["state"] == "partial"
 
-            went_on = await syncer(*to_it, "--json", home=tmp_path)
+            went_on = await syncer(*to_it, "--timeout", "5m", "--report", tmp_path / "fleet.json", home=tmp_path)
 
-        totals = orjson.loads(went_on.stdout)["totals"]
-        assert (went_on.code, totals["bytes_resumed"]) == (0, 2**20)
+        document = orjson.loads((tmp_path / "fleet.json").read_bytes())
+        totals = document["totals"]
+        assert (went_on.code, document["kind"], totals["bytes_resumed"]) == (0, "fleet", 2**20)
+        assert "saved:   1.05 MB brought by an earlier run\n" in went_on.stdout
         assert totals["bytes_sent"] < len(layer.content) - 2**20 + 10_000

@@ -48,6 +48,7 @@ async def test_a_plan_of_several_registries_comes_true(
         Draft202012Validator(orjson.loads(SCHEMA.read_bytes())).validate(plan)
         assert (planned.code, told.code, pushed.code, again.code) == (10, 0, 0, 0), planned.stderr
         assert (plan["kind"], plan["command"]) == ("fleet", "plan")
+        assert (plan["exit_code"], again.json["exit_code"]) == (10, 0)
         assert methods <= {"GET", "HEAD"}
         assert [row["state"] for row in plan["sites"]] == ["unchanged", "behind", "behind"]
         assert [row["images_to_copy"] for row in plan["sites"]] == [0, 1, 2]

@@ -58,6 +58,7 @@ from syncer.report.summary import (
     heading,
     quantity,
     require_writable,
+    saved_lines,
     write_account,
     write_report,
     write_trace,
@@ -300,7 +301,8 @@ async def run_fleet(
             result = await visit(
                 file, fleet.sites, given=given, settings=fleet.settings, options=options, runner=runner
             )
-            ended.append(result)
+            code = result.exit or (Exit.WORK_TO_DO if tell_work and result.has_work else Exit.OK)
+            ended.append(structs.replace(result, exit_code=int(code)))
     except SyncerError as error:
         if not ended and error.exit is not Exit.LOCKED:
             _write_files(failed_fleet(command, bundle_name(file), fleet.sites, options, error), output)
@@ -311,7 +313,7 @@ async def run_fleet(
             summarize_fleet(f"{command.capitalize()} Summary", linked, output)
             if missing_out:
                 write_missing(missing_out, file.name, [site.error for site in account.sites])
-    return result.exit or (Exit.WORK_TO_DO if tell_work and result.has_work else Exit.OK)
+    return code
 
 
 def write_missing(path: Path, bundle: str, errors: Iterable[SyncerError | None]) -> None:
@@ -374,9 +376,10 @@ def fleet_lines(result: FleetResult) -> Iterator[str]:
     """The lines of a summary about what became of all sites."""
     verb = {"push": "is at", "plan": "is at", "verify": "is whole at"}.get(result.command, "is right at")
     yield f"bundle {result.bundle} {verb} {result.whole:,} of {quantity(len(result.sites), 'site')}"
-    yield "sites:   " + ", ".join(f"{number:,} {state}" for state, number in result.states.items())
-    sent = sum(site.bytes_sent for site in result.sites)
-    mounted = sum(site.bytes_mounted for site in result.sites)
+    yield "sites:   " + (", ".join(f"{number:,} {state}" for state, number in result.states.items()) or "none")
+    sent, mounted, resumed = (
+        sum(getattr(site, name) for site in result.sites) for name in ("bytes_sent", "bytes_mounted", "bytes_resumed")
+    )
     if result.command == "plan":
         yield f"push:    {_foreseen(result.foreseen)}"
         for site in result.sites:
@@ -384,8 +387,7 @@ def fleet_lines(result: FleetResult) -> Iterator[str]:
             yield f"site:    {printable(site.name)}: {site.state}{figures}"
     if sent:
         yield f"moved:   {human_bytes(sent)}"
-    if mounted:
-        yield f"saved:   {human_bytes(mounted)} mounted"
+    yield from saved_lines({"mounted": mounted, "brought by an earlier run": resumed})
     for cause in result.causes:
         yield f"failed:  {_cause(cause)}"
     rate = f", {human_bytes(sent / result.seconds)}/s" if sent and result.seconds > 0 else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -129,8 +129,7 @@ def _figures(report: Report) -> list[str]:
         "there already": totals.bytes_skipped,
         "brought by an earlier run": totals.bytes_resumed,
     }
-    if any(saved.values()):
-        lines.append("saved:   " + ", ".join(f"{human_bytes(size)} {how}" for how, size in saved.items() if size))
+    lines += saved_lines(saved)
     if totals.foreign_layers:
         lines.append(f"foreign: {foreign_layers(totals.foreign_layers, totals.bytes_foreign)}, left out")
     if totals.requests:
@@ -141,6 +140,12 @@ def _figures(report: Report) -> list[str]:
     rate = f", {human_bytes(copied / totals.seconds)}/s" if copied and totals.seconds > 0 else ""
     lines.append(f"time:    {human_seconds(totals.seconds)}{rate}")
     return [*lines, *bound_lines(report.bound, totals.seconds)]
+
+
+def saved_lines(saved: Mapping[str, int]) -> Iterator[str]:
+    """The line about bytes that did not have to move, by what saved them."""
+    if any(saved.values()):
+        yield "saved:   " + ", ".join(f"{human_bytes(size)} {how}" for how, size in saved.items() if size)
 
 
 def moved(size: int, blobs: int, unfinished: int) -> str:
