@@ -143,6 +143,7 @@ async def test_a_site_that_fails_stops_no_other(debian_registry: OpenRegistry, t
         )
         assert f"failed:  refused the connection: 2 sites: {NOBODY}, 127.0.0.2:9\n" in pushed.stdout
         assert "it is tried again at the end" in pushed.stderr
+        assert [pushed.stderr.count(f" of 5: {row['name']}: ") for row in rows(report).values()] == [1] * 5
         own = orjson.loads((tmp_path / rows(report)[f"{good.address}/mirror"]["report"]).read_bytes())
         Draft202012Validator(orjson.loads(SCHEMA.read_bytes())).validate(own)
         assert own["totals"]["images_copied"] == 2
@@ -203,6 +204,7 @@ async def test_after_too_many_failures_no_site_is_begun(debian_registry: OpenReg
         document = orjson.loads(pushed.stdout)
         assert pushed.code == 1
         assert [row["state"] for row in document["sites"]] == ["down", "down", "not begun"]
+        assert document["sites"][2]["error"] == "too many others had failed"
         assert await client.repositories(target) == []
 
 
@@ -494,6 +496,14 @@ async def test_the_shards_of_a_targets_file_are_all_of_it(debian_registry: OpenR
         assert {name.rpartition("/")[2] for name in pushed[0] | pushed[1]} == {f"edge-{n}" for n in range(1, 7)}
 
 
+async def test_a_share_may_have_no_site(tmp_path: Path) -> None:
+    await build(file := tmp_path / "edge.tar.zst", some_images())
+    said = [(await push(file, [NOBODY], "--shard", f"{share}/2", home=tmp_path)) for share in (1, 2)]
+
+    (nothing,) = (ran for ran in said if ran.code == 0)
+    assert "bundle edge is at 0 of 0 sites\nsites:   none\n" in nothing.stdout
+
+
 async def test_a_site_whose_window_is_shut_is_not_begun(debian_registry: OpenRegistry, tmp_path: Path) -> None:
     async with debian_registry("source") as source, debian_registry("target") as target:
         file = await bundle(source, tmp_path)
@@ -506,10 +516,38 @@ async def test_a_site_whose_window_is_shut_is_not_begun(debian_registry: OpenReg
             f"  - {{registry: '{target.address}/open'}}\n"
         )
 
-        pushed = await syncer("push", "--file", file, "--targets-file", targets, "--json", home=tmp_path)
+        pushed = await syncer("push", "--file", file, "--targets-file", targets, home=tmp_path)
 
         assert pushed.code == 1
-        assert [row["state"] for row in orjson.loads(pushed.stdout)["sites"]] == ["not begun", "done"]
+        assert "sites:   1 done, 1 not begun\n" in pushed.stdout
+        assert f"failed:  its window did not open in time: 1 site: {target.address}/shut\n" in pushed.stdout
+        assert "hint: run the same command while it is open" in pushed.stderr
+
+
+async def test_a_site_is_ended_when_its_window_closes(
+    debian_registry: OpenRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the next request, so that another run goes on; and one that waits for its turn is told when time is over."""
+    monkeypatch.setattr(
+        "syncer.fleet.queue.closes_after", lambda windows, now: now + timedelta(seconds=2) if windows else None
+    )
+    async with debian_registry("source") as source, debian_registry("target") as target:
+        file = await bundle(source, tmp_path)
+        async with fault_proxy(target) as proxy:
+            proxy.on("PUT", "/blobs/", Stall("answer"), times=None)
+            always = (Window.parse("00:00-24:00 UTC"),)
+            named = [*sites(f"{proxy.registry.address}/a", windows=always), *sites(f"{proxy.registry.address}/b")]
+
+            pushed = await push_fleet(file, named, options=FleetOptions(timeout=4))
+            last = await push_fleet(file, named, options=FleetOptions(timeout=1))
+
+    assert [site.state for site in pushed.sites] == [SiteState.PARTIAL] * 2
+    assert pushed.sites[0].seconds == pytest.approx(2, abs=1)
+    assert [site.state for site in last.sites] == [SiteState.PARTIAL, SiteState.NOT_BEGUN]
+    assert [str(site.error) for site in last.sites] == [
+        "its time was over before all was there",
+        "the time of the run was over",
+    ]
 
 
 def sites(*words: str, **more: Any) -> list[Site]:

@@ -193,6 +193,7 @@ class SitesDisplay:
         self._clock = clock
         self._meter = FleetMeter(sites, clock())
         self._lines: deque[str] = deque()
+        self._told: set[str] = set()  # sites that have their line
 
     def begin(self, name: str) -> Emit | None:
         """Note that a site begins; returns who hears of the events there."""
@@ -200,9 +201,14 @@ class SitesDisplay:
         return meter if self._screen else None
 
     def tell(self, name: str, line: str, cause: str | None) -> None:
-        """Note that a site has ended, of which ``line`` tells, and the cause for which it failed."""
+        """Note that a site has ended, of which ``line`` tells, and the cause for which it failed.
+
+        Of a site that is visited twice the first end is told, and the summary tells how it ended at last.
+        """
         self._meter.end(name, self._clock(), cause)
-        self._lines.append(f"{self._meter.ended} of {self._sites}: {line}")
+        if self._screen is None and name not in self._told:
+            self._told.add(name)
+            self._lines.append(f"{self._meter.ended} of {self._sites}: {line}")
 
     def draw(self) -> None:
         """Show the table, or the newest lines."""

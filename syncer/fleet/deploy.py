@@ -23,7 +23,7 @@ from syncer.errors import SyncerError, UsageError
 from syncer.fleet import AT_ONCE, Errand, FleetOptions, Runner, Unwatched, Watcher, name_sites, read_targets
 from syncer.fleet.journal import Cargo, FleetJournal
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import FleetResult, SiteResult, SiteState, Visited, sum_up
+from syncer.fleet.result import GO_ON, FleetResult, NotBegun, SiteResult, SiteState, Visited, sum_up
 from syncer.fleet.visits import (
     IN_FLIGHT,
     Names,
@@ -343,8 +343,8 @@ def failed_fleet(
     return structs.replace(result, sites=rows, exit_code=int(error.exit), measured=None, timeline=None)
 
 
-def _not_begun(site: Site) -> SiteResult:
-    return SiteResult(name=site.name, registry=site.registry, state=SiteState.NOT_BEGUN)
+def _not_begun(site: Site, why: NotBegun | None = None) -> SiteResult:
+    return SiteResult(name=site.name, registry=site.registry, state=SiteState.NOT_BEGUN, error=why)
 
 
 async def _visit_there(account: _Account, runner: Runner, errand: Errand, journal: FleetJournal | None = None) -> None:
@@ -368,6 +368,7 @@ async def _visit_all(
         hosts = (registries.host_at(address_of(site)) for site in again)
         registries.transport.forget_outages(*hosts, is_last=True)
     await run.all(again)
+    run.tell_of_the_rest()
 
 
 class _Visits:
@@ -400,15 +401,22 @@ class _Visits:
         sites, self._maybe_again = list(self._maybe_again.values()), {}
         return sites
 
-    def _is_over(self) -> bool:
-        """Whether no more sites may be begun."""
+    def tell_of_the_rest(self) -> None:
+        """Note of the sites that were not begun why that is so."""
+        why = self._is_over() or NotBegun(
+            "its window did not open in time", hint="run the same command while it is open, or with a longer --timeout"
+        )
+        self._results |= {site.key: _not_begun(site, why) for site in self._account.waiting}
+
+    def _is_over(self) -> NotBegun | None:
+        """The reason why no more sites may be begun, if there is one."""
         if self._ends is not None and time.monotonic() >= self._ends:
-            return True
+            return NotBegun("the time of the run was over", hint=GO_ON)
         most = self._options.most_failed
         if most is None:
-            return False
+            return None
         failed = sum(not result.state.is_good for result in self._results.values())
-        return not most.allows(failed, of=len(self._sites))
+        return None if most.allows(failed, of=len(self._sites)) else NotBegun("too many others had failed", hint=GO_ON)
 
     async def _work(self, queue: SiteQueue) -> None:
         while taken := await self._next(queue):

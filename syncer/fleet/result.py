@@ -346,6 +346,10 @@ class OutOfTime(SyncerError):
         super().__init__("its time was over before all was there", hint=GO_ON)
 
 
+class NotBegun(SyncerError):
+    """The reason why a run did not begin a site."""
+
+
 class Stopped(SyncerError):
     """A run was stopped, as by Ctrl-C, before all was at a site."""
 
