@@ -28,6 +28,7 @@ from syncer.fleet import FleetOptions
 from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet
 from syncer.fleet.queue import SiteQueue
 from syncer.fleet.result import FleetResult, SiteResult, SiteState, cause_of
+from syncer.fleet.visits import share_of_workers
 from syncer.formats.windows import Window
 from syncer.profiles.syncfile.site import LimitGroup, Site
 from syncer.report.summary import Reported
@@ -577,6 +578,26 @@ def test_a_group_runs_so_many_sites_at_a_time() -> None:
     assert names(queue, now) == ["a.io", "b.io", "d.io"]
     queue.give_back(given[0])
     assert names(queue, now) == ["c.io"]
+
+
+async def test_the_sites_of_a_group_share_its_bytes_a_second(debian_registry: OpenRegistry, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        source, one, two = [await stack.enter_async_context(debian_registry(name)) for name in ("source", "one", "two")]
+        file = await bundle(source, tmp_path)
+        group = LimitGroup("gateway", bytes_per_second=400_000)
+
+        pushed = await push_fleet(file, sites(one.address, two.address, group=group))
+
+    assert [site.state for site in pushed.sites] == [SiteState.DONE] * 2
+    sent = sum(site.bytes_sent for site in pushed.sites)
+    assert pushed.seconds >= 0.8 * sent / group.bytes_per_second > 0.6  # each alone would need half of that
+
+
+@pytest.mark.parametrize(("together", "share"), [(1, 128), (2, 128), (8, 32), (64, 4), (1000, 4)])
+def test_connections_are_shared_out_among_the_sites_that_run_together(together: int, share: int) -> None:
+    assert share_of_workers(2000, FleetOptions(at_once=together)) == share
+    assert share_of_workers(together, FleetOptions(at_once=1024)) == share
+    assert share_of_workers(2000, FleetOptions(at_once=together, concurrency=2)) == 2
 
 
 def test_a_site_is_passed_over_until_its_window_opens_and_ended_when_it_closes() -> None:

@@ -440,9 +440,9 @@ async def test_what_makes_no_sense_is_told(words: str, said: str, tmp_path: Path
     assert said in ran.stderr
 
 
-@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+@pytest.mark.parametrize(("scheme", "why"), [("tcp", ""), ("tls", "Dask has no certificates for TLS\n")])
 async def test_a_scheduler_that_is_not_there_is_told(
-    debian_registry: OpenRegistry, tmp_path: Path, scheme: str
+    debian_registry: OpenRegistry, tmp_path: Path, scheme: str, why: str
 ) -> None:
     async with debian_registry("source") as source:
         file = await bundle(source, tmp_path)
@@ -451,7 +451,7 @@ async def test_a_scheduler_that_is_not_there_is_told(
     ran = await syncer(*words, home=tmp_path, DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="300ms")
 
     assert (ran.code, ran.stdout) == (Unreachable.exit, "")
-    assert f"the Dask scheduler {scheme}://{NOBODY} cannot be reached" in ran.stderr
+    assert f"the Dask scheduler {scheme}://{NOBODY} cannot be reached: {why}" in ran.stderr
 
 
 async def test_settings_with_a_runner_are_refused(tmp_path: Path) -> None:

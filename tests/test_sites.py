@@ -197,6 +197,7 @@ def test_all_mistakes_are_told_at_once(mistakes: Callable[..., list[str]]) -> No
         10.0.0.1:8000,
         l.example.com,maybe
         l.example.com:v1,
+        l.example.com/base@sha256:0123456789abcdef,
         """,
     )
 
@@ -217,7 +218,9 @@ def test_all_mistakes_are_told_at_once(mistakes: Callable[..., list[str]]) -> No
         "sites.csv:2: 10.0.0.1:8000 is a target already, at sites.yaml:2",
         "sites.csv:3: enabled: it must be true or false",
         "sites.csv:4: registry: 'l.example.com:v1'",
+        "sites.csv:5: registry: 'l.example.com/base@sha256:0123456789abcdef'",
     ]
+    assert "names an image" in told[-1]
     assert told[9].endswith("(and 1 more of its sites)")
 
 

@@ -165,9 +165,10 @@ async def connected(cluster: str, at_once: int) -> AsyncIterator[distributed.Cli
             client = distributed.Client(place, asynchronous=True, set_as_default=False)  # type: ignore[no-untyped-call]
             await stack.enter_async_context(_closing(client))
             await client
-        except (OSError, TypeError, ValueError) as error:  # TypeError: TLS without its configuration
+        except (OSError, TypeError, ValueError) as error:
+            why = "Dask has no certificates for TLS" if isinstance(error, TypeError) else error
             raise Unreachable(
-                f"the Dask scheduler {cluster} cannot be reached: {error}",
+                f"the Dask scheduler {cluster} cannot be reached: {why}",
                 hint="its address is tls://HOST:8786 with TLS, which Dask's own configuration describes, else tcp://",
             ) from None
         yield client

@@ -41,6 +41,7 @@ from syncer.oci.reference import refuse_login
 from syncer.profiles.syncfile.tags import TagPattern, TagRules
 
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
+_IMAGE = re.compile(r"[^@]*/[^@]*@sha\d+:[0-9a-f]+")  # with a digest, in which an @ is no end of a login
 
 
 def parse_repository(text: str) -> Reference:
@@ -82,6 +83,9 @@ class CustomName(Struct, frozen=True):
         return cls(reference.repository, reference.tag if ":" in name else None)
 
 
+_NAMES_AN_IMAGE = "names an image: a target is a registry and perhaps a path in it"
+
+
 def check_registry(text: str) -> str:
     """Check ``[http://|https://]HOST[:PORT][/BASE]``, and return it unchanged; raises ``UsageError``."""
     place = _SCHEME.sub("", text, count=1)
@@ -90,6 +94,8 @@ def check_registry(text: str) -> str:
     if of_others and scheme.isalpha() and "@" not in place:  # another tool's, or with a slash too few
         hint = f"write {rest.lstrip('/')}, with http:// or https:// before it, or nothing"
         raise UsageError(f"{text!r} is not a registry", hint=hint)
+    if _IMAGE.fullmatch(place):
+        raise UsageError(f"{text!r} {_NAMES_AN_IMAGE}")
     name = parse_registry_host(place if "@" in place else host)  # a password may hold a slash
     if place == text and Reference.parse(f"{name}/images").registry != name:
         raise UsageError(f"{text!r} is not a registry", hint="give its port too, or http:// or https:// before it")
@@ -99,7 +105,7 @@ def check_registry(text: str) -> str:
         except InvalidReference as error:
             raise UsageError(f"{text!r} is not a registry and a path in it: {error.problem}") from None
         if reference.digest or path.endswith(f":{reference.tag}"):
-            raise UsageError(f"{text!r} names an image: a target is a registry and perhaps a path in it")
+            raise UsageError(f"{text!r} {_NAMES_AN_IMAGE}")
     return text
 
 
