@@ -23,11 +23,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from syncer.bundle import Bundle, BundleCheck, verify_bundle
-from syncer.errors import Interrupted, RegistryError, SyncerError, TargetError, Unreachable
+from syncer.errors import Interrupted, OutOfFiles, RegistryError, SyncerError, TargetError, Unreachable
 from syncer.fleet import FleetOptions
 from syncer.fleet.deploy import plan_fleet, push_fleet, verify_fleet
 from syncer.fleet.queue import SiteQueue
-from syncer.fleet.result import FleetResult, SiteResult, SiteState, cause_of
+from syncer.fleet.result import FleetResult, SiteResult, SiteState, cause_of, outcome
 from syncer.fleet.visits import share_of_workers
 from syncer.formats.windows import Window
 from syncer.profiles.syncfile.site import LimitGroup, Site
@@ -622,6 +622,11 @@ def test_a_site_is_passed_over_until_its_window_opens_and_ended_when_it_closes()
 )
 def test_one_cause_has_one_text_at_all_sites(error: SyncerError, cause: str) -> None:
     assert cause_of(error, "http://10.0.0.1:5000/base") == cause
+
+
+def test_a_site_is_not_down_because_this_machine_may_open_no_more_files() -> None:
+    assert outcome([Unreachable("x refused the connection")], has_changed=False) is SiteState.DOWN
+    assert outcome([OutOfFiles()], has_changed=False) is SiteState.PARTIAL
 
 
 async def test_what_an_earlier_run_brought_is_counted_apart(debian_registry: OpenRegistry, tmp_path: Path) -> None:

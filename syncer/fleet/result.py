@@ -14,7 +14,16 @@ import orjson
 from msgspec import Struct, field, structs
 
 from syncer import errors
-from syncer.errors import Exit, NetworkError, SyncerError, UsageError, VerificationError, common_exit, refusal_in
+from syncer.errors import (
+    Exit,
+    NetworkError,
+    OutOfFiles,
+    SyncerError,
+    UsageError,
+    VerificationError,
+    common_exit,
+    refusal_in,
+)
 from syncer.profiles.syncfile.site import registry_key
 from syncer.report.account import join_codes, join_courses
 from syncer.report.figures import (
@@ -399,7 +408,7 @@ def outcome(failures: Iterable[SyncerError], *, has_changed: bool) -> SiteState:
 def _is_outage(error: SyncerError) -> bool:
     if answered := refusal_in(error):
         return answered.status in (502, 503, 504)
-    return isinstance(error, NetworkError)
+    return isinstance(error, NetworkError) and not isinstance(error, OutOfFiles)  # which is this machine's trouble
 
 
 Account: TypeAlias = Report | FleetResult
