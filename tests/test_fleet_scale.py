@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import anyio
 import pytest
 from msgspec import structs
 
+import syncer as library
 from benchmarks.fleet import black_hole
 from benchmarks.sites import loopback
 from syncer.bundle import open_bundle
@@ -138,6 +140,30 @@ async def test_a_site_that_swallows_connections_costs_one_at_each_visit(
     assert (swallowed.state, swallowed.images_failed, swallowed.requests) == (SiteState.DOWN, IMAGES, 2)
     assert [cause.text for cause in pushed.causes] == ["does not answer: the connection timed out"]
     assert good.state is SiteState.DONE
+
+
+@pytest.mark.parametrize("command", ["push", "sync"])
+async def test_a_target_that_swallows_connections_costs_one_connect_timeout_at_each_pass(
+    debian_registry: OpenRegistry, tmp_path: Path, command: str
+) -> None:
+    """However many images wait for it."""
+    async with debian_registry("source") as source:
+        file = await bundle(source, tmp_path, images_in_it=40)
+        with black_hole(loopback(0)) as address:
+            settings = settings_for(limits=structs.replace(QUICK, connect=0.5, requests_per_host=4))
+            began = time.monotonic()
+            if command == "push":
+                ended = await library.push(file, address, settings=settings)
+            else:
+                mirrored = tmp_path / "sync.yaml"
+                mirrored.write_text(
+                    f"version: 1\nsources: [{{images_file: images.txt}}]\ntargets: [{{registry: '{address}'}}]\n"
+                )
+                ended = await library.sync(mirrored, settings=settings)
+            seconds = time.monotonic() - began
+
+    assert len(ended.report.failures) == 40
+    assert seconds < 4  # ten times the timeout, where each image waits for its own
 
 
 async def test_a_site_whose_disk_is_full_is_partial_and_goes_on_when_there_is_room(

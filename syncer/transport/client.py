@@ -475,10 +475,12 @@ class Transport:
 
     async def _attempt(self, request: Request, sent: str | None, traffic: Traffic) -> tuple[Response, Permit]:
         """One request when the host may be asked; its answer, and its permit, which is to be given back."""
+        began = time.monotonic()
         permit = await traffic.admit(request)
         if traffic.is_down and request.body is None:
             request = structs.replace(request, patience=min(request.patience or self.limits.idle, self.limits.connect))
         try:
+            traffic.presence.refuse(began)
             response = await self._wire.exchange(request, sent, traffic)
         except BaseException:
             traffic.ended(request)

@@ -65,6 +65,7 @@ class Presence:
         self._tell = tell  # hears why the host is away, as that begins, and of no reason as it ends
         self._has_answered = False
         self._cause: Unreachable | None = None  # of its being down
+        self._down_at = 0.0  # monotonic: when that was found out
         self._look_at = 0.0  # monotonic: when a host that is down may be asked again
         self._away_since: float | None = None  # monotonic
         self._back_at = 0.0  # monotonic: when the last outage ended
@@ -181,6 +182,11 @@ class Presence:
                 raise Down(str(self._cause), hint=self._cause.hint)
             self._look_at = now + _LONGEST_PROBE
 
+    def refuse(self, since: float) -> None:
+        """Raise ``Down`` where the host was found to be down after ``since`` (monotonic), as a request waited."""
+        if self._cause is not None and self._down_at > since:
+            raise Down(str(self._cause), hint=self._cause.hint)
+
     async def _probe(self, probe: Probe) -> None:
         """Look once, after a while, for all who wait."""
         self._is_probing = True
@@ -213,7 +219,8 @@ class Presence:
 
     def _give_up(self, cause: Unreachable) -> None:
         self._cause, self.is_told = cause, True
-        self._look_at = time.monotonic() + _LONGEST_PROBE
+        self._down_at = time.monotonic()
+        self._look_at = self._down_at + _LONGEST_PROBE
         self._back()
 
     def _back(self) -> None:
