@@ -10,6 +10,7 @@
     │   └── AlreadyThere                      the output file exists
     ├── NetworkError                 exit 1   no usable answer came
     │   ├── Unreachable                       no connection: DNS, refused, timeout, TLS
+    │   │   └── TargetAway            exit 5   nobody takes connections at the target
     │   ├── Interrupted                       the connection broke and retrying did not help
     │   ├── Waiting                           the host asks for a longer pause than is allowed
     │   ├── Unsafe                            a redirect, realm or location that syncer does not follow
@@ -299,6 +300,12 @@ class NetworkError(SyncerError):
 
 class Unreachable(NetworkError):
     """No connection could be made."""
+
+
+class TargetAway(Unreachable):
+    """Nobody takes connections at the target."""
+
+    exit = Exit.TARGET
 
 
 class Interrupted(NetworkError):

@@ -146,7 +146,7 @@ async def test_a_plan_leaves_the_metrics_of_pushes_alone(debian_registry: OpenRe
             file, [NOBODY, "127.0.0.2:9"], "--dry-run", "--report", report, "--metrics-file", metrics, home=tmp_path
         )
 
-        assert planned.code == 1
+        assert planned.code == 5
         assert {row["state"] for row in rows(report).values()} == {"down"}
         assert not metrics.exists()
 

@@ -138,6 +138,7 @@ async def test_a_site_that_swallows_connections_costs_one_at_each_visit(
 
     swallowed, good = pushed.sites
     assert (swallowed.state, swallowed.images_failed, swallowed.requests) == (SiteState.DOWN, IMAGES, 2)
+    assert swallowed.exit == 5
     assert [cause.text for cause in pushed.causes] == ["does not answer: the connection timed out"]
     assert good.state is SiteState.DONE
 
@@ -162,7 +163,7 @@ async def test_a_target_that_swallows_connections_costs_one_connect_timeout_at_e
                 ended = await library.sync(mirrored, settings=settings)
             seconds = time.monotonic() - began
 
-    assert len(ended.report.failures) == 40
+    assert (ended.exit, len(ended.report.failures)) == (5, 40)
     assert seconds < 4  # ten times the timeout, where each image waits for its own
 
 

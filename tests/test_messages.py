@@ -65,7 +65,7 @@ async def test_a_connection_that_is_refused_is_said_once_for_all_images(
     file = await bundle(debian_registry, tmp_path)
     ran = await syncer("push", "--file", file, "--registry", f"{scheme}{NOBODY}/x", home=tmp_path)
 
-    assert ran.code == 1
+    assert ran.code == 5
     assert told(ran) == [
         f"failed: {NOBODY} refused the connection (it is tried once more at the end)",
         "hint: is a registry running there?",
@@ -432,7 +432,7 @@ async def test_a_cause_is_said_once_and_each_image_is_in_the_report(
         ran = await syncer("sync", "-c", file, *options, home=tmp_path)
         printed = await syncer("sync", "-c", file, *options, "--json", home=tmp_path)
 
-    assert (ran.code, printed.code) == (1, 1)
+    assert (ran.code, printed.code) == (5, 5)
     assert told(ran) == [
         f"failed: edge3 ({NOBODY}) refused the connection (it is tried once more at the end)",
         "hint: is a registry running there?",

@@ -97,7 +97,7 @@ _EXIT_CODES = {
     Exit.USAGE: "the command or a file given to it is wrong",
     Exit.DENIED: "not authorised",
     Exit.MISSING: "everything that failed is missing at its source",
-    Exit.TARGET: "the target (a registry, a disk) refused or is full",
+    Exit.TARGET: "the target (a registry, a disk) refused, is full, or is not there",
     Exit.UNVERIFIED: "verification failed",
     Exit.WORK_TO_DO: "there is work to do; only plan and --dry-run with --exit-code",
     Exit.LOCKED: "another run holds the lock; try later",

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from anyio import to_thread
 
 from syncer.content import Blob, FileBlob, PourableBlob, Progress, SharedBlob, Withdrawn
-from syncer.errors import ChildrenUnknown, Denied, RegistryError, SyncerError, TargetError
+from syncer.errors import ChildrenUnknown, Denied, RegistryError, SyncerError, TargetAway, TargetError
 from syncer.oci import Descriptor, Digest, Reference
 from syncer.oci.manifest import AnyManifest
 from syncer.registry.answers import hint_for, is_full
@@ -19,6 +19,7 @@ from syncer.registry.repository import Registry, Repository
 from syncer.registry.upload import Upload, find_unfinished
 from syncer.registry.upload_session import Manner, Session, UploadJournal, opened
 from syncer.transport import Budget, Request
+from syncer.transport.failures import Absent, Down
 from syncer.transport.message import Kind
 
 _WORTH_ASKING = 4 * 1024 * 1024  # bytes; a smaller blob is sent as quickly as asked for
@@ -36,7 +37,7 @@ class RegistryTarget:
     """Implements ``Target``, ``Mounting`` and ``Inspectable`` for one registry; a space is a repository.
 
     Errors of the registry are ``TargetError``s with its own words and a hint, but for ``Denied`` and
-    ``ChildrenUnknown``; an error of the source stays what it is.
+    ``ChildrenUnknown``; one that takes no connections is ``TargetAway``, and an error of the source stays what it is.
     """
 
     def __init__(
@@ -176,10 +177,11 @@ class RegistryTarget:
         url = repository.url(f"blobs/uploads/?mount={descriptor.digest}&from={origin}")
         authorizer = self._registry.auth.for_scopes(space, repository.scope, f"repository:{origin}:pull")
         try:
-            answer = await self._registry.transport.ask(Request(method="POST", url=url, authorizer=authorizer))
+            with self._as_target_errors(space):
+                answer = await self._registry.transport.ask(Request(method="POST", url=url, authorizer=authorizer))
             if answer.status == 202:
                 self._sessions[space, descriptor.digest] = opened(repository, answer)
-        except RegistryError:  # a token for both repositories may not be had; one for this one may
+        except (RegistryError, TargetError):  # a token for both repositories may not be had; one for this one may
             return False
         return answer.status == 201
 
@@ -228,6 +230,8 @@ class RegistryTarget:
             yield
         except SourceFailed as failed:
             raise failed.error from None
+        except (Absent, Down) as error:
+            raise TargetAway(str(error), hint=error.hint) from error
         except ChildrenUnknown as error:
             if about and _has_urls(about) and error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise TargetError(str(error), hint=_ALLOW_URLS) from error  # distribution says both of such a layer
