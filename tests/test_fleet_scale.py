@@ -153,6 +153,7 @@ async def test_a_target_that_swallows_connections_costs_one_connect_timeout_at_e
         with black_hole(loopback(0)) as address:
             settings = settings_for(limits=structs.replace(QUICK, connect=0.5, requests_per_host=4))
             began = time.monotonic()
+            ended: library.PushResult | library.SyncResult
             if command == "push":
                 ended = await library.push(file, address, settings=settings)
             else:
