@@ -332,7 +332,7 @@ class OutOfFiles(NetworkError):
     def __init__(self) -> None:
         super().__init__(
             "too many files and connections are open at the same time for the limits of this process or machine",
-            hint="raise the limit (ulimit -n, LimitNOFILE= of systemd), or lower --concurrency",
+            hint="raise the limit (ulimit -n, LimitNOFILE= of systemd), or lower --concurrency or --at-once",
         )
 
 

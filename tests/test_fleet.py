@@ -437,6 +437,7 @@ async def test_a_run_that_is_stopped_before_its_bundle_is_open_tells_where_it_st
         ("", "no registry is named"),
         ("-r a.io --only x", "choose from a --targets-file"),
         ("-r a.io -r b.io --shard 17/16", "there is no shard 17/16"),
+        ("-r a.io -r b.io --report-dir absent", "no report can be written: the directory absent does not exist"),
         ("--targets-file absent.yaml", "absent.yaml"),
         ("--targets-file absent.yaml -r a.io", "are given both"),
     ],

@@ -79,7 +79,8 @@ async def test_the_shards_of_a_fleet_are_one_account(debian_registry: OpenRegist
 
     VALIDATOR.validate(document)
     own = [orjson.loads(part.read_bytes()) for part in parts]
-    assert (codes, told.code, told.stderr) == ({0, 1}, 0, "")
+    assert codes in ({0, 1}, {0, 5})  # the shard of the one that is not there may have no other
+    assert (told.code, told.stderr) == (0, "")
     assert {row["name"]: row["state"] for row in document["sites"]} == {
         **{f"{target.address}/edge-{number}": "done" for number in range(1, 5)},
         NOBODY: "down",

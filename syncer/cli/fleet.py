@@ -57,6 +57,7 @@ from syncer.report.summary import (
     bound_lines,
     heading,
     quantity,
+    require_directory,
     require_writable,
     saved_lines,
     write_account,
@@ -163,7 +164,7 @@ class SiteOptions:
         if self.targets_file or len(self.registry) > 1:
             login.require_one_registry()
         if self.report_dir is not None:
-            require_writable(self.report_dir / "site.json")
+            require_directory(self.report_dir, "no report can be written")
         if self.targets_file is None:
             sites = name_sites(self.registry, mapping, place="--registry")
         else:
@@ -462,10 +463,7 @@ def report(
             hint="join them apart from each other",
         )
     joined: Account
-    if fleets:
-        joined, repeated = join_fleets(fleets)
-    else:
-        joined, repeated = join_reports(runs)
+    joined, repeated = join_fleets(fleets) if fleets else join_reports(runs)
     if html is not None:
         from syncer.report.page import write_page  # noqa: PLC0415  rarely used
 

@@ -335,10 +335,15 @@ def require_writable(path: Path) -> None:
     if is_stream(path):
         return
     require_no_other(path)
-    if not parent.is_dir():
-        raise UsageError(f"{path} cannot be written: the directory {parent} does not exist")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{path} cannot be written: no permission to create files in {parent}")
+    require_directory(parent, f"{path} cannot be written")
+
+
+def require_directory(directory: Path, otherwise: str) -> None:
+    """Raise ``UsageError``, which begins with ``otherwise``, when no file can be made in ``directory``."""
+    if not directory.is_dir():
+        raise UsageError(f"{otherwise}: the directory {directory} does not exist")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise UsageError(f"{otherwise}: no permission to create files in {directory}")
 
 
 class Reported(Protocol):
