@@ -200,7 +200,7 @@ class _Once(Generic[Key, Answer]):
     @asynccontextmanager
     async def _turn(self, key: Key) -> AsyncIterator[None]:
         """A block for one caller at a time."""
-        lock = self._locks.setdefault(key, anyio.Lock(fast_acquire=True))
+        lock = self._locks.setdefault(key, anyio.Lock())
         try:
             async with lock:
                 yield

@@ -39,7 +39,7 @@ _MAX_DIGESTS = 4096  # bytes of the list of digests
 _MAX_VALUES = 250_000
 _MAX_NAME = 512
 _SHOWN = 8
-_HAULER_KIND = r"dev\.(?:hauler|cosignproject\.cosign)/([A-Za-z]+(?:/[0-9a-f]+)?)"
+_HAULER_KIND = re.compile(r"dev\.(?:hauler|cosignproject\.cosign)/([A-Za-z]+(?:/[0-9a-f]+)?)")
 _HAULER_TAGS = {"sigs": ".sig", "atts": ".att", "sboms": ".sbom"}
 _BLOB = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
 _PAD = re.compile(r"\.pad/[0-9]{1,9}")
@@ -374,7 +374,7 @@ def is_haul(index: bytes) -> bool:
 
 
 def _hauler_kind(root: Descriptor) -> str | None:
-    found = re.fullmatch(_HAULER_KIND, root.annotations.get("kind", ""))
+    found = _HAULER_KIND.fullmatch(root.annotations.get("kind", ""))
     return found[1] if found else None
 
 

@@ -20,13 +20,13 @@ from msgspec import Struct
 from syncer.errors import UsageError
 
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
-_VERSION = (  # these are compiled at their first use, since most runs see no version
+_VERSION = re.compile(
     rf"v?(?P<major>[0-9]{{1,20}})(?:\.(?P<minor>[0-9]{{1,20}}))?(?:\.(?P<patch>[0-9]{{1,20}}))?"
     rf"(?:-(?P<prerelease>{_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?"
 )
 _PATTERN = rf"v?(?:[0-9]+|[xX*])(?:\.(?:[0-9]+|[xX*])){{0,2}}(?:-{_IDENTIFIERS})?(?:\+{_IDENTIFIERS})?"
-_COMPARISON = rf"(?P<operator>!=|>=|=>|<=|=<|~>|[=<>~^])?\s*(?P<version>{_PATTERN})(?=[\s,]|$)[\s,]*"
-_HYPHEN = rf"({_PATTERN})\s+-\s+({_PATTERN})"
+_COMPARISON = re.compile(rf"(?P<operator>!=|>=|=>|<=|=<|~>|[=<>~^])?\s*(?P<version>{_PATTERN})(?=[\s,]|$)[\s,]*")
+_HYPHEN = re.compile(rf"({_PATTERN})\s+-\s+({_PATTERN})")
 _ALIASES = {"=>": ">=", "=<": "<=", "~>": "~", None: "="}
 _WHOLE: dict[str, Callable[[Any, Any], Any]] = {"<": operator.lt, ">=": operator.ge}
 _AS_FAR_AS_GIVEN: dict[str, Callable[[Any, Any], Any]] = {
@@ -46,7 +46,7 @@ class Version(Struct, frozen=True, order=True):
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """Parse a version, in which missing numbers are 0; None when ``text`` is not a version, like ``latest``."""
-        match = re.fullmatch(_VERSION, text.strip())
+        match = _VERSION.fullmatch(text.strip())
         if match is None:
             return None
         major, minor, patch, prerelease = match.group("major", "minor", "patch", "prerelease")
@@ -93,7 +93,7 @@ class Range(Struct, frozen=True):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse a range; an empty ``text`` means any release.  Raises ``UsageError``."""
-        parts = re.sub(_HYPHEN, r">=\1, <=\2 ", text).split("||")
+        parts = _HYPHEN.sub(r">=\1, <=\2 ", text).split("||")
         return cls(tuple(_comparisons(part.strip(), text) for part in parts))
 
     def allows(self, version: Version) -> bool:
@@ -221,7 +221,7 @@ def matches(version: str, range: str) -> bool:  # noqa: A002 - what everybody ca
 
 def is_exact_version(text: str) -> bool:
     """Tell whether ``text`` is one version with all three numbers, and so is not a range."""
-    match = re.fullmatch(_VERSION, text)
+    match = _VERSION.fullmatch(text)
     return match is not None and match["patch"] is not None
 
 
@@ -242,7 +242,7 @@ def _comparisons(text: str, whole: str) -> tuple[Comparison, ...]:
     found: list[Comparison] = []
     place = 0
     while place < len(text):
-        match = re.compile(_COMPARISON).match(text, place)
+        match = _COMPARISON.match(text, place)
         if match is None:
             raise UsageError(
                 f"{whole[:160]!r} is not a range of versions: {text[place : place + 40]!r} is no comparison",

@@ -24,13 +24,13 @@ from syncer.transport.guard import authority, origin, readable, upgraded, withou
 from syncer.transport.message import resolved
 
 _UPLOAD_RANGE = re.compile(r"[ \t]*(?:bytes[= \t][ \t]*)?0-([0-9]{1,19})[ \t]*", re.IGNORECASE)
-_LINK = r"[ \t,]*<([^<>]*)>([^<]*)"
-_NEXT = r"(?i);[ \t]*rel[ \t]*=[ \t]*(?:\"[^\"]*\bnext\b[^\"]*\"|next\b)"
+_LINK = re.compile(r"[ \t,]*<([^<>]*)>([^<]*)")
+_NEXT = re.compile(r";[ \t]*rel[ \t]*=[ \t]*(?:\"[^\"]*\bnext\b[^\"]*\"|next\b)", re.IGNORECASE)
 _LARGEST_CHUNK = 512 * 1024 * 1024
 
 _DIGEST = re.compile(r"sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128})")
 _MOST = 100  # problems and digests that are read of one answer
-_AMAZON = r"(?P<account>[0-9]+)\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?"
+_AMAZON = re.compile(r"(?P<account>[0-9]+)\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 _GZIP = b"\x1f\x8b"
 _ERRORS = 400  # the statuses from here on say that something went wrong
 _FULL = ("quota", "storage limit", "no space")
@@ -59,8 +59,8 @@ def least_chunk(text: str | None) -> int:
 def next_link(values: Iterable[str]) -> str | None:
     """The target of ``Link: <…>; rel="next"`` (RFC 8288), as it is written."""
     for value in values:
-        for target, parameters in re.findall(_LINK, value[: 64 * 1024]):
-            if re.search(_NEXT, parameters):
+        for target, parameters in _LINK.findall(value[: 64 * 1024]):
+            if _NEXT.search(parameters):
                 return str(target).strip()
     return None
 
@@ -186,7 +186,7 @@ def hint_for(host: str, repository: str, error: RegistryError) -> str | None:
 
 
 def _missing(host: str, repository: str) -> str:
-    if amazon := re.fullmatch(_AMAZON, host):
+    if amazon := _AMAZON.fullmatch(host):
         return f"create it: aws ecr create-repository --region {amazon['region']} --repository-name {repository}"
     return f"does {host} want {repository.partition('/')[0]!r} (a project, group or repository) to be created first?"
 

@@ -26,12 +26,12 @@ from syncer.transport import Answer, Authorizer, Budget, Challenged, Request, Tr
 from syncer.transport.guard import Scope, authority, check_hop, origin, upgraded
 from syncer.transport.message import resolved
 
-_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_TOKEN68 = r"[ \t]+([A-Za-z0-9._~+/-]+=*)[ \t]*(?=,|$)"
-_VALUE = r'[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([!#$%&\'*+.^_`|~0-9A-Za-z:/-]+))'
-_EQUALS = r"[ \t]*="
-_GAP = r"[ \t,]*"
-_JUNK = r'(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^,"])*'
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN68 = re.compile(r"[ \t]+([A-Za-z0-9._~+/-]+=*)[ \t]*(?=,|$)")
+_VALUE = re.compile(r'[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([!#$%&\'*+.^_`|~0-9A-Za-z:/-]+))')
+_EQUALS = re.compile(r"[ \t]*=")
+_GAP = re.compile(r"[ \t,]*")
+_JUNK = re.compile(r'(?:"(?:[^"\\]|\\.)*(?:"|\\?$)|[^,"])*')
 _LONGEST = 64 * 1024
 
 _SHARED = (
@@ -132,21 +132,21 @@ def _challenges(header: str) -> Iterator[Challenge]:
     parameters: dict[str, str] = {}
     position = _end(_GAP, header, 0)
     while position < len(header):
-        name = _match(_NAME, header, position)
+        name = _TOKEN.match(header, position)
         if name is None:
             position = max(_end(_JUNK, header, position), position + 1)
-        elif value := _match(_VALUE, header, name.end()):
+        elif value := _VALUE.match(header, name.end()):
             quoted, plain = value.groups()
             parameters.setdefault(name[0].lower(), plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
             position = value.end()
-        elif _match(_EQUALS, header, name.end()):  # a value that cannot be read
+        elif _EQUALS.match(header, name.end()):  # a value that cannot be read
             position = _end(_JUNK, header, name.end())
         else:
             if scheme is not None:
                 yield Challenge(scheme, MappingProxyType(parameters))
             scheme, parameters = name[0].lower(), {}
             position = name.end()
-            if token68 := _match(_TOKEN68, header, position):
+            if token68 := _TOKEN68.match(header, position):
                 yield Challenge(scheme, token68=token68[1])
                 scheme, position = None, token68.end()
         position = _end(_GAP, header, position)
@@ -154,12 +154,8 @@ def _challenges(header: str) -> Iterator[Challenge]:
         yield Challenge(scheme, MappingProxyType(parameters))
 
 
-def _match(pattern: str, text: str, position: int) -> re.Match[str] | None:
-    return re.compile(pattern).match(text, position)  # compiled once; many runs meet no challenge
-
-
-def _end(pattern: str, text: str, position: int) -> int:
-    found = _match(pattern, text, position)
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
     return found.end() if found else position
 
 
@@ -245,7 +241,7 @@ class RegistryAuth:
         self._tokens: dict[tuple[str, ...], Token] = {}
         self._learned: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._locks: dict[tuple[str, ...], anyio.Lock] = {}
-        self._ping_lock = anyio.Lock(fast_acquire=True)
+        self._ping_lock = anyio.Lock()
         self._pinged: tuple[Challenge, ...] | None = None  # what the answer to a ping asks for
 
     @property
@@ -369,7 +365,7 @@ class RegistryAuth:
         token = self._tokens.get(scopes)
         if token and time.monotonic() < token.renew_at:
             return token
-        async with self._locks.setdefault(scopes, anyio.Lock(fast_acquire=True)):
+        async with self._locks.setdefault(scopes, anyio.Lock()):
             token = self._tokens.get(scopes)
             if token is None or time.monotonic() >= token.renew_at:
                 token = self._tokens[scopes] = await self._fetch(repository, self._learned.get(scopes, scopes))

@@ -92,7 +92,7 @@ class Credentials:
         self._given_files = settings.files
         self._files: dict[Path, Logins] = {}
         self._helped: dict[tuple[str, str], Credential | None] = {}
-        self._lock = anyio.Lock(fast_acquire=True)
+        self._lock = anyio.Lock()
         self.notes: dict[str, str] = {}  # by host: why a login may be missing
 
     async def find(self, host: str, repository: str = "") -> Credential | None:

@@ -36,7 +36,7 @@ class Referrers:
         """
         assert manifest.subject is not None
         subject = manifest.subject.digest
-        async with self._locks.setdefault((repository.name, subject), anyio.Lock(fast_acquire=True)):
+        async with self._locks.setdefault((repository.name, subject), anyio.Lock()):
             for _ in range(_ATTEMPTS):
                 listed = await self._listed(repository, subject)
                 entry = referrer_descriptor(manifest).to_json()
@@ -72,7 +72,7 @@ class _Known(Struct):
     was_listed: bool = False
     api_trouble: SyncerError | None = None  # why its lists of referrers are not asked for any more
     tag_trouble: SyncerError | None = None  # and single tags
-    listing: anyio.Lock = field(default_factory=lambda: anyio.Lock(fast_acquire=True))
+    listing: anyio.Lock = field(default_factory=anyio.Lock)
     locks: dict[Digest, anyio.Lock] = field(default_factory=dict)
     answers: dict[Digest, Found] = field(default_factory=dict)
     listed: dict[Digest, set[Digest]] = field(default_factory=dict)  # by subject, as it was at first
@@ -100,7 +100,7 @@ class ReferrerSearch:
     def __init__(self) -> None:
         self._has_api: bool | None = None
         self._api_trouble: SyncerError | None = None
-        self._asking = anyio.Lock(fast_acquire=True)
+        self._asking = anyio.Lock()
         self._repositories: dict[str, _Known] = {}
 
     def told(self, repository: Repository, tags: Iterable[str]) -> None:
@@ -119,7 +119,7 @@ class ReferrerSearch:
 
         async def look() -> None:
             for subject in rest:
-                async with known.locks.setdefault(subject, anyio.Lock(fast_acquire=True)):
+                async with known.locks.setdefault(subject, anyio.Lock()):
                     if subject not in known.answers:
                         known.answers[subject] = await self._find(repository, known, subject, tags)
 
@@ -134,7 +134,7 @@ class ReferrerSearch:
     async def lists(self, repository: Repository, subject: Digest, referrer: Digest) -> bool:
         """Tell whether ``subject`` lists ``referrer``, by the API or the fallback tag; raises where that is unknown."""
         known = self._of(repository)
-        async with known.locks.setdefault(subject, anyio.Lock(fast_acquire=True)):
+        async with known.locks.setdefault(subject, anyio.Lock()):
             if subject not in known.listed:
                 by_api = await self._by_api(repository, known, subject)
                 known.listed[subject] = {descriptor.digest for descriptor in by_api or ()}

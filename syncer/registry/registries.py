@@ -278,7 +278,7 @@ class Registries:
         name = reference.name
         if reference.digest or reference.tag is None:
             return NameMissing(f"{name} has no manifest {reference.digest}", error)
-        async with self._explaining.setdefault(name, anyio.Lock(fast_acquire=True)):
+        async with self._explaining.setdefault(name, anyio.Lock()):
             if name not in self._tags:
                 self._tags[name] = await self._some_tags(reference)
         tags = self._tags[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from functools import reduce
 from typing import Any, Protocol
 
-from msgspec import Struct, field, structs
+from msgspec import Struct, structs
 
 from syncer.content import Item
 from syncer.errors import Exit
@@ -67,7 +68,8 @@ class _Count(Struct):
         self.bytes += descriptor.size
 
 
-class Account(Struct, eq=False, kw_only=True):
+@dataclasses.dataclass(slots=True, eq=False, repr=False, kw_only=True)
+class Account:
     """An ``Emit`` that counts events; ``report`` may be called at any time.
 
     ``fetches`` and ``sends`` say whether the source and the target are registries.  An image that fails
@@ -79,23 +81,23 @@ class Account(Struct, eq=False, kw_only=True):
     sends: bool
     workers: int = 0
     targets: tuple[str, ...] = ()  # registries, as they were named
-    recorder: TimelineRecorder = field(default_factory=TimelineRecorder)
+    recorder: TimelineRecorder = dataclasses.field(init=False)
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = _utc_now
-    _started: datetime = field(default_factory=_utc_now)
-    _began: float = 0.0
-    _copied: _Count = field(default_factory=_Count)
-    _mounted: _Count = field(default_factory=_Count)
-    _skipped: _Count = field(default_factory=_Count)
-    _failed: _Count = field(default_factory=_Count)
+    _started: datetime = dataclasses.field(init=False)
+    _began: float = dataclasses.field(init=False)
+    _copied: _Count = dataclasses.field(default_factory=_Count)
+    _mounted: _Count = dataclasses.field(default_factory=_Count)
+    _skipped: _Count = dataclasses.field(default_factory=_Count)
+    _failed: _Count = dataclasses.field(default_factory=_Count)
     _resumed: int = 0
     _fetched: int = 0
     _deduplicated: int = 0
-    _foreign: dict[Digest, int] = field(default_factory=dict)  # layers left out, and their bytes
-    _cpu: tuple[float, float] = (0.0, 0.0)  # seconds of the process, and of this thread
-    _images: dict[Item, ImageAccount] = field(default_factory=dict)
-    _found_at: dict[Item, float] = field(default_factory=dict)
-    _unknown: dict[str, UnknownReferrers] = field(default_factory=dict)  # by repository
+    _foreign: dict[Digest, int] = dataclasses.field(default_factory=dict)  # layers left out, and their bytes
+    _cpu: tuple[float, float] = dataclasses.field(init=False)  # seconds of the process, and of this thread
+    _images: dict[Item, ImageAccount] = dataclasses.field(default_factory=dict)
+    _found_at: dict[Item, float] = dataclasses.field(default_factory=dict)
+    _unknown: dict[str, UnknownReferrers] = dataclasses.field(default_factory=dict)  # by repository
 
     def __post_init__(self) -> None:
         self._started, self._began = self.now(), self.clock()

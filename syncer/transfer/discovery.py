@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
-from msgspec import Struct, field, structs
+from msgspec import Struct, structs
 
 from syncer.content import Bringing, Explaining, Item, Listing, Referral, Referring, Source, TargetNames, read_whole
 from syncer.errors import InvalidContent, NotFound, PlatformMissing, SyncerError
@@ -60,26 +61,26 @@ def walkers(concurrency: int) -> int:
     return max(min(16, concurrency), concurrency // 2)
 
 
-class Discovery(Struct, eq=False):
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
+class Discovery:
     """The walk from images to their manifests and blobs; the source is asked for each manifest once."""
 
     source: Source
     target: TargetNames
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory = dataclasses.field(default_factory=Memory)
     referring: Referring | None = None  # lists the referrers of images; None: they are left out
     concurrency: int = 16  # images of one registry that are walked at the same time
     recheck: bool = False  # a name that is right at the target says nothing about what is below it
     patience: float = 10.0  # seconds for which a slow image may hold up the finished ones behind it
     spool: SpoolReader | None = None  # see ``run.Options``
-    manifests: dict[Digest, AnyManifest] = field(default_factory=dict)
-    roots: dict[Item, Digest] = field(default_factory=dict)  # the digest of each tag when it was read
-    _sizes: dict[Digest, int] = field(default_factory=dict)
-    _doubted: set[tuple[str, str, bool]] = field(default_factory=set)  # repositories of which that was said
-    _takes: Takes = never
+    manifests: dict[Digest, AnyManifest] = dataclasses.field(default_factory=dict)
+    roots: dict[Item, Digest] = dataclasses.field(default_factory=dict)  # the digest of each tag when it was read
+    _sizes: dict[Digest, int] = dataclasses.field(default_factory=dict)
+    _doubted: set[tuple[str, str, bool]] = dataclasses.field(default_factory=set)  # repositories of which that was said
+    _takes: Takes = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.source, Bringing):
-            self._takes = self.source.brings
+        self._takes = self.source.brings if isinstance(self.source, Bringing) else never
 
     async def run(self, items: Sequence[Item], deliver: Deliver) -> None:
         """Call ``deliver`` with the result for each item, one at a time, in the order of ``items``.

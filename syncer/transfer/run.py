@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -257,7 +256,7 @@ class _Transfer:
                     node = self._take(lanes)
                     if node is None or self.at_work < lanes:
                         self.changed.set()
-                    await asyncio.sleep(0)  # the others have their turn
+                    await anyio.lowlevel.checkpoint()
 
     async def _finish(self, node: Node) -> None:
         is_blob = node.manifest is None

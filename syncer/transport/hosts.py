@@ -74,9 +74,9 @@ class Presence:
         self._changed = anyio.Event()
         self._well_at = 0.0  # monotonic: when the last request was begun that was answered without trouble
         self._look: Probe | None = None  # the probe of a host that takes connections, and does no work
-        self._looking = anyio.Lock(fast_acquire=True)
+        self._looking = anyio.Lock()
         self.is_told = False  # whether it does its work
-        self._first = anyio.Lock(fast_acquire=True)
+        self._first = anyio.Lock()
 
     async def first(self) -> Release:
         """Wait while another request is the first one; returns the function that lets the next one go.

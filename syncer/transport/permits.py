@@ -96,8 +96,7 @@ class Allowance:
     round before, each kind of answer with its own.  As many permits more times the same seconds is throughput that
     grows.  Where bodies take most of the time, the bytes a second are compared instead.  Growth that does not pay in
     two rounds is given back, and tried again later, in smaller steps and more and more rarely.  Trouble halves the
-    number at once, and from then on it grows by an eighth.  Clock and
-    answers come from outside.
+    number at once, and from then on it grows by an eighth.  Clock and answers come from outside.
     """
 
     def __init__(self, first: int = FIRST, most: int = MOST, spare: Spare | None = None) -> None:
@@ -244,7 +243,7 @@ class Permits:
         else:
             self._pools = dict.fromkeys(Kind, _Pool(Allowance(fixed, fixed), waiting=deque()))
         self._errands = anyio.Semaphore(_ERRANDS if fixed is None else fixed, fast_acquire=True)
-        self._hoarding = anyio.Lock(fast_acquire=True)
+        self._hoarding = anyio.Lock()
         self._used = 0
         self._queues = tuple(pool.waiting for pool in self._pools.values())
         self._tickets = 0

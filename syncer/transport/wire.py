@@ -159,7 +159,7 @@ class Wire:
         place = origin(request.url)
         if route.proxy is not None or place in self._proven:
             return
-        async with self._checking.setdefault(place, anyio.Lock(fast_acquire=True)):
+        async with self._checking.setdefault(place, anyio.Lock()):
             if place not in self._proven:
                 await self._ask_in_other_scheme(request, route, traffic, has_no_tls=isinstance(failure, NoTls))
                 self._proven.add(place)

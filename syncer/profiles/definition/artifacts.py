@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -44,8 +45,8 @@ EMPTY = Descriptor("application/vnd.oci.empty.v1+json", Digest.of(EMPTY_CONFIG),
 
 _IMAGES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")  # of configs
 _NO_ANNOTATIONS: Mapping[str, str] = MappingProxyType({})
-_NOT_IN_COMPONENT = r"[^a-z0-9._-]+"
-_SEPARATORS = r"[._-]*[.][._-]*|_{3,}|[_-]*-[_-]*_[_-]*|_+-[_-]*"
+_NOT_IN_COMPONENT = re.compile(r"[^a-z0-9._-]+")
+_SEPARATORS = re.compile(r"[._-]*[.][._-]*|_{3,}|[_-]*-[_-]*_[_-]*|_+-[_-]*")
 
 
 def artifact_manifest(
@@ -125,8 +126,8 @@ def pack_reference(name: str, version: str) -> Reference:
 
 def _component(text: str) -> str:
     """Turn ``text`` into one component of a repository name (distribution-spec, "Pulling manifests")."""
-    plain = re.sub(_NOT_IN_COMPONENT, "-", text.lower())
-    return re.sub(_SEPARATORS, _one_separator, plain).strip("._-")
+    plain = _NOT_IN_COMPONENT.sub("-", text.lower())
+    return _SEPARATORS.sub(_one_separator, plain).strip("._-")
 
 
 def _one_separator(match: re.Match[str]) -> str:
@@ -227,12 +228,10 @@ class Spool:
         return manifest
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class _SmallBlob(FileBlob):
-    __slots__ = ("content", "descriptor")
-
-    def __init__(self, descriptor: Descriptor, content: bytes) -> None:
-        self.descriptor = descriptor
-        self.content = content
+    descriptor: Descriptor
+    content: bytes
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         piece = self.content[offset : offset + len(buffer)]
@@ -247,12 +246,10 @@ class _SmallBlob(FileBlob):
         yield pieces()
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class _SpooledFile(FileBlob):
-    __slots__ = ("descriptor", "path")
-
-    def __init__(self, descriptor: Descriptor, path: Path) -> None:
-        self.descriptor = descriptor
-        self.path = path
+    descriptor: Descriptor
+    path: Path
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         with self.path.open("rb", buffering=0) as file:
