@@ -14,7 +14,7 @@ IMAGE_FILE ?= dist/oci-syncer-$(VERSION).image.tar
 # It mocks aiohttp with aioresponses, which cannot mock the newest (see pyproject.toml).
 MOCKED := test_an_answer_that_is_no_answer_is_told_as_what_it_is
 
-.PHONY: help demo test test-cluster test-pages test-ship test-again newest soak check site format bench bench-full man wheel image image-lock clean
+.PHONY: help demo test test-cluster test-kernel test-pages test-ship test-again newest soak check site format bench bench-full man wheel image image-lock clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,11 @@ test-again: ## what failed in the last `make test`, each test alone: three at mo
 
 test-cluster: $(VENV)/.tested tools ## the tests with processes of a Dask cluster
 	$(PYTEST) -m cluster --numprocesses auto
+
+test-kernel: $(VENV)/.tested tools ## TLS in the kernel: in a virtual machine, where this kernel has none
+	@sh tests/install-tools.sh strace
+	sh tests/with-kernel-tls.sh $(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider -m 'not soak' --timeout 300 \
+		tests/test_kernel_tls.py tests/test_tls_connections.py
 
 test-pages: $(VENV)/.tested ## the page of a report in headless Chromium, and the queries of the dashboard in Prometheus
 	@sh tests/install-tools.sh chromium prometheus

@@ -22,7 +22,7 @@ PAGES = [
 OF_THE_SITE = {DOCS / "conf.py", DOCS / "site"}  # settings of Sphinx
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 BASES = [ROOT, ROOT / "syncer", ROOT / "tests", ROOT / "tests/support"]
-MADE = {"benchmarks/.cache", "output"}  # by a run; git ignores it
+MADE = {"benchmarks/.cache", "build", "build/site", "output"}  # by a run; git ignores it
 ROOMS = {path.name for base in BASES for path in base.iterdir() if path.is_dir()} - MADE
 
 

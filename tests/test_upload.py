@@ -18,7 +18,7 @@ from syncer.errors import Denied, DigestMismatch, Interrupted, InvalidBundle, No
 from syncer.oci import Descriptor, Digest, parse_manifest
 from syncer.registry.upload_session import Manner, Way
 from syncer.transport import HostSettings, Limits, TransportSettings, wire
-from syncer.transport.connecting import find_dead_peer
+from syncer.transport.failures import find_dead_peer
 from tests.conftest import OpenRegistry
 from tests.support import client, images
 from tests.support.bundles import bundled_blob

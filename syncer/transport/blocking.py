@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections import deque
@@ -19,8 +18,17 @@ from typing import TypeAlias, TypeVar, cast
 from msgspec import Struct
 
 from syncer.errors import SyncerError, Unreachable
-from syncer.transport.connecting import A_MOMENT, Found, NestedTls, Route, ServerTls, TlsSocket, find_dead_peer
-from syncer.transport.failures import BROKEN, CertificateRefused, Silent, ended_early, failure_of, no_connection
+from syncer.transport.connecting import A_MOMENT, Found, NestedTls, Route, ServerTls, TlsSocket
+from syncer.transport.failures import (
+    BROKEN,
+    CertificateRefused,
+    Silent,
+    end_after,
+    ended_early,
+    failure_of,
+    find_dead_peer,
+    no_connection,
+)
 from syncer.transport.guard import authority
 from syncer.transport.hosts import Meter, Traffic
 from syncer.transport.http import AnswerParser, CutOff, Head
@@ -393,12 +401,11 @@ class BlockingConnection:
 
 
 def _limit(connected: Socket, seconds: float, *, is_sending: bool) -> None:
-    """End an operation in one direction after ``seconds``; the kernel does so for a plain socket, at no cost."""
+    """End an operation in one direction after ``seconds``."""
     if isinstance(connected, TlsSocket):
         connected.limit(seconds, is_sending=is_sending)
-        return
-    interval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))  # a ``struct timeval``
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO if is_sending else socket.SO_RCVTIMEO, interval)
+    else:
+        end_after(seconds, connected, is_sending=is_sending)
 
 
 class Sending(Struct):
@@ -413,25 +420,27 @@ class Sending(Struct):
     def portions(self) -> Iterator[Portion]:
         """The whole body.  Raises ``Interrupted`` when it is shorter than its length, and errors of reading it."""
         position = 0
-        plain = self.socket
-        if CAN_SEND_FILES and not isinstance(plain, TlsSocket) and (found := self.body.in_place()):
+        if self._can_send_files() and (found := self.body.in_place()):
             file, extents = found
             rest = iter(extents)
             while batch := tuple(islice(rest, _EXTENTS)):
                 length = sum(length for _, length in batch)
-                yield length, self._from_file(plain.fileno(), file, batch, position)
+                yield length, self._from_file(file, batch, position)
                 position += length
         while position < self.length:
             piece = self._read(position)
             yield len(piece), self._from_buffer(piece)
             position += len(piece)
 
-    def _from_file(self, out: int, file: int, extents: Iterable[tuple[int, int]], position: int) -> Iterator[int]:
+    def _can_send_files(self) -> bool:
+        return CAN_SEND_FILES and (not isinstance(self.socket, TlsSocket) or self.socket.sends_files)
+
+    def _from_file(self, file: int, extents: Iterable[tuple[int, int]], position: int) -> Iterator[int]:
         """Let the kernel send from ``file``; bytes that it cannot send are read, which raises the error of the file."""
         for offset, length in extents:
             sent = 0
             while sent < length:
-                count = _send_file(out, file, offset + sent, length - sent)
+                count = _send_file(self.socket.fileno(), file, offset + sent, length - sent)
                 if not count:
                     count = self.socket.send(self._read(position + sent)[: length - sent])
                 sent += count

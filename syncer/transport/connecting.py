@@ -19,9 +19,10 @@ from msgspec import Struct
 from yarl import URL
 
 from syncer.errors import NetworkError, Unreachable
-from syncer.transport.failures import OutOfReach, no_connection, no_tunnel
+from syncer.transport.failures import OutOfReach, end_after, no_connection, no_tunnel
 from syncer.transport.guard import Scope, authority, scope_of
 from syncer.transport.http import AnswerParser, NotHTTP, request_head
+from syncer.transport.settings import IN_KERNEL
 
 Found: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 """An address as ``getaddrinfo`` gives it."""
@@ -30,10 +31,8 @@ _KEPT = 60.0  # seconds
 _YOUNG = 60.0  # seconds for which a session is not replaced
 _IDLE = 15.0  # seconds after which a connection may have been closed by the other end
 
-_PROBES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, and how many
-_UNACKNOWLEDGED = 50_000  # milliseconds
-
 _RECEIVED = _SENT = 64 * 1024  # bytes at a time, of a stream of records
+_SOL_TLS, _TLS_TX = 282, 1  # of <linux/socket.h> and <linux/tls.h>
 A_MOMENT = 0.001
 """Seconds of the shortest timeout; none at all would mean never to wait."""
 
@@ -97,13 +96,12 @@ class Route(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def resumes(self) -> bool:
         """True when the next connection offers to resume a session."""
-        return any(tls is not None and tls.has_session for tls in (self.tls, self.proxy_tls))
+        return any(tls.has_session for tls in (self.tls, self.proxy_tls) if tls)
 
     def forget_sessions(self) -> None:
         """Resume no session any more; see ``ServerTls``."""
-        for tls in (self.tls, self.proxy_tls):
-            if tls is not None:
-                tls.forget()
+        for tls in filter(None, (self.tls, self.proxy_tls)):
+            tls.forget()
 
     @property
     def login(self) -> str | None:
@@ -157,14 +155,6 @@ class Route(Struct, frozen=True, kw_only=True, eq=False):
     def tunnel_failure(self, error: Exception) -> Unreachable:
         """The error for a request for a tunnel that broke off."""
         return no_tunnel(error, authority(self.place), authority(self.url))
-
-
-def find_dead_peer(connected: socket.socket) -> None:
-    """Have the system end a connection whose other end is gone, within a minute, however long an answer may take."""
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in {**_PROBES, "TCP_USER_TIMEOUT": _UNACKNOWLEDGED}.items():
-        if (option := getattr(socket, name, None)) is not None:
-            connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 class ServerTls(ssl.SSLContext):
@@ -221,8 +211,9 @@ class ServerTls(ssl.SSLContext):
             self._session = session
 
     def forget(self) -> None:
-        """Offer no session any more, since TLS has failed."""
+        """Offer no session any more, since TLS has failed, and let the kernel do none of it."""
         self._session, self._has_failed = None, True
+        self._settings.options &= ~IN_KERNEL
 
 
 class Connection(Protocol):
@@ -296,6 +287,9 @@ class TlsSocket:
     Threads take turns, or they would fight for the interpreter; none keeps its turn while it waits for the network.
     """
 
+    sends_files = False
+    """True when the kernel encrypts, with the keys that OpenSSL gave it: then it can also send from files."""
+
     def __init__(self, connected: socket.socket, tls: ServerTls, host: str | None) -> None:
         self._server = tls
         self._tls = tls.over(connected, host)
@@ -309,6 +303,13 @@ class TlsSocket:
         """Agree on keys until ``deadline`` (monotonic); raises ``TimeoutError``."""
         self.settimeout(max(A_MOMENT, deadline - time.monotonic()))
         self._do(self._sending, self._tls.do_handshake)
+        with suppress(OSError):  # which says that the kernel has no keys
+            self.sends_files = bool(self._tls.getsockopt(_SOL_TLS, _TLS_TX, 4))  # version and cipher, but no key
+
+    def fileno(self) -> int:
+        """The descriptor through which the kernel sends from files, until the timeout."""
+        self._within(None)
+        return self._tls.fileno()
 
     def keep_session(self) -> None:
         """Keep the session for the next connection to the server."""
@@ -375,6 +376,7 @@ class TlsSocket:
         """Let an operation in one direction end after ``seconds``, by ``TimeoutError``."""
         if is_sending:
             self._sending = seconds
+            end_after(seconds, self._tls, is_sending=True)  # of files
         else:
             self._receiving = seconds
 

@@ -1,6 +1,6 @@
 """The errors of the network: each failure that the operating system reports becomes one with a plain message.
 
-Also what is told of requests that are held up, and the attempts that work has.
+Also what makes the system report one, what is told of requests that are held up, and the attempts that work has.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import ssl
+import struct
 import time
 from enum import Enum
 from http import HTTPStatus
@@ -77,6 +78,9 @@ BROKEN = (OSError, CutOff, NotHTTP)
 
 MOST_STALLS = 3
 """The times that a blob is waited for in vain; each attempt may begin a virus scan, or a download of a cache, anew."""
+
+_PROBES = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, seconds, and how many
+_UNACKNOWLEDGED = 50_000  # milliseconds
 
 _PASSING = (408, 425, 429)  # by which a proxy says that it is busy
 _PLAIN_PROXY = "if it speaks plain HTTP, write http:// before its address in HTTPS_PROXY"
@@ -267,6 +271,20 @@ def failure_of(error: Exception, request: Request) -> NetworkError:
 def ended_early(request: Request, left: int) -> Interrupted:
     """The error for a body to send that is ``left`` bytes shorter than it was said to be."""
     return Interrupted(f"{request}: the content to send ended {left} bytes early")
+
+
+def find_dead_peer(connected: socket.socket) -> None:
+    """Have the system end a connection whose other end is gone, within a minute, however long an answer may take."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in {**_PROBES, "TCP_USER_TIMEOUT": _UNACKNOWLEDGED}.items():
+        if (option := getattr(socket, name, None)) is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def end_after(seconds: float, connected: socket.socket, *, is_sending: bool) -> None:
+    """Have the system end an operation in one direction after ``seconds``, which costs no call for each operation."""
+    interval = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))  # a ``struct timeval``
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO if is_sending else socket.SO_RCVTIMEO, interval)
 
 
 def _can_open_nothing() -> bool:

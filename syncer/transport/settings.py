@@ -14,6 +14,9 @@ from yarl import URL
 from syncer.errors import UsageError
 from syncer.files import PEM, show_certificate
 
+IN_KERNEL = getattr(ssl, "OP_ENABLE_KTLS", 1 << 3) if ssl.OPENSSL_VERSION_INFO >= (3,) else 0
+"""The option by which OpenSSL lets the kernel encrypt and decrypt, where both can; Python names it from 3.12 on."""
+
 
 class Proxies(Struct, frozen=True):
     """The proxy for each scheme, and the hosts that are reached without one."""
@@ -191,6 +194,7 @@ def tls_context(settings: HostSettings) -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= IN_KERNEL
     if settings.ca_cert:
         _trust(context, settings.ca_cert)
     if settings.client_cert:

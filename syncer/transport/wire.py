@@ -19,7 +19,7 @@ from yarl import URL
 
 from syncer.errors import Interrupted, NetworkError, Unreachable, Unsafe
 from syncer.files import InPlace
-from syncer.transport.connecting import Addresses, Found, Idle, Route, ServerTls, find_dead_peer, is_kept
+from syncer.transport.connecting import Addresses, Found, Idle, Route, ServerTls, is_kept
 from syncer.transport.failures import (
     BROKEN,
     Absent,
@@ -30,6 +30,7 @@ from syncer.transport.failures import (
     Silent,
     Unanswered,
     failure_of,
+    find_dead_peer,
     no_connection,
     no_tunnel,
     speaks_http,
