@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import anyio
 import pytest
 import yaml
 from aiohttp import web
@@ -19,13 +20,14 @@ from syncer.api.sync import Mirroring, sync
 from syncer.cli.options import ConnectionOptions
 from syncer.cli.settings import registry_settings
 from syncer.content import PourableBlob
+from syncer.errors import RegistryError
 from syncer.registry import RegistrySettings, download, open_registries
 from syncer.transport import HostSettings, Limits, TransportSettings
 from tests.conftest import OpenRegistry
 from tests.support import client, images, registry_end
 from tests.support.fault_proxy import Link, fault_proxy
 from tests.support.images import digest_of
-from tests.support.quirky import Handler, Quirky, problem, quirky_registry
+from tests.support.quirky import Handler, Quirky, problem, quirky_registry, status
 from tests.support.registry_end import QUICK, blob_of, name_at, registries_for
 
 MIB = 1024 * 1024
@@ -303,6 +305,32 @@ async def test_a_server_that_asks_for_fewer_requests_gets_fewer() -> None:
     assert paced.ranges[-1] == ""
 
 
+async def test_another_host_that_asks_for_fewer_requests_takes_no_connection_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as the target of a sync."""
+    monkeypatch.setattr(download, "_GAIN", 0.0)  # each step is kept
+    paced = Paced(each=2_000_000)
+    async with quirky_registry() as registry, quirky_registry() as other, registries_for(limits=QUICK) as registries:
+        registry.add("app", CONTENT)
+        registry.on("GET blob", paced, times=9999)
+        other.on("GET manifest", status(429), times=9999)
+
+        async def ask_too_much() -> None:
+            while True:
+                with suppress(RegistryError):
+                    await registries.manifest(name_at(other.address, "app"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask_too_much)
+            blob = registries.blob(name_at(registry.address, "app"), blob_of(CONTENT).descriptor)
+            assert await registry_end.poured(blob) == CONTENT
+            tasks.cancel_scope.cancel()
+
+        assert other.requests("GET")
+    assert paced.most > 2
+
+
 async def test_a_range_that_stands_still_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_GAIN", 0.0)  # each step is kept
     paced = Paced(each=3_000_000)
@@ -356,7 +384,7 @@ class Signing:
         return is_used or self.expires(request.headers.get("Range", ""))
 
 
-async def led(paced: Paced, expires: Callable[[str], bool]) -> tuple[Signing, list[bytes]]:
+async def led(paced: Paced, expires: Callable[[str], bool], refusal: int = 403) -> tuple[Signing, list[bytes]]:
     """The content twice from a registry that leads elsewhere."""
     async with quirky_registry() as registry, quirky_registry() as storage:
         signing = Signing(storage.url, expires)
@@ -364,7 +392,7 @@ async def led(paced: Paced, expires: Callable[[str], bool]) -> tuple[Signing, li
         async def give(request: web.Request, handler: Handler) -> web.StreamResponse:
             if signing.refuses(request):
                 paced.ranges.append(request.headers.get("Range", ""))
-                return problem(403, "EXPIRED")
+                return problem(refusal, "EXPIRED")
             return await paced(request, handler)
 
         digest = storage.add("app", CONTENT)
@@ -388,6 +416,16 @@ async def test_each_range_asks_for_an_address_of_its_own_and_for_another_one_whe
     assert len(paced.bounded) > 2 * 2 * 20
     assert len(signing.used) == len(paced.ranges)
     assert not [asked for asked in paced.ranges if asked.endswith("-")]
+
+
+async def test_a_storage_that_asks_for_fewer_requests_gets_fewer() -> None:
+    paced = Paced(each=5_000_000, is_short=True)
+
+    _, found = await led(paced, lambda _: paced.now > 0, 429)
+
+    assert found == [CONTENT, CONTENT]
+    assert paced.bounded
+    assert paced.ranges[-1] == ""
 
 
 async def test_a_storage_that_refuses_the_second_connection_is_not_asked_for_ranges_again() -> None:

@@ -88,6 +88,7 @@ class _Download:
         *,
         end: int | None = None,
         has_etag: Callable[[str | None], bool] | None = None,
+        hosts: set[str] | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._repository = repository
@@ -95,6 +96,7 @@ class _Download:
         self._end = descriptor.size if end is None else end
         self._is_range = end is not None
         self._has_etag = has_etag
+        self._hosts = set[str]() if hosts is None else hosts  # that answered
         self._ranges = True  # until the registry answers one wrongly
         self._was_refused = False  # by where the registry led to
         self._budget: Budget = repository.registry.transport.budget()
@@ -203,6 +205,7 @@ class _Download:
 
         It is used only if it is exactly the blob, or exactly the part that was asked for.
         """
+        self._hosts.add(authority(request.url))
         if status == 200 and not self._is_range:
             self._check_length(request, headers)
             return self._position
@@ -296,6 +299,7 @@ class _Spread:
         self._ready: dict[int, bytearray] = {}  # ranges that came, by their first byte
         self._wanted = 1  # connections
         self._fetching = 0  # those that there are for ranges
+        self._hosts: set[str] = set()  # that had the blob: the registry, or where it led to
         self._etag: str | None = None
         self._failure: SyncerError | None = None  # of a range
         self._is_first_held = is_relayed()  # the permit that the first stream has, and ranges get
@@ -314,7 +318,8 @@ class _Spread:
         async with self._permits, anyio.create_task_group() as tasks:
             tasks.start_soon(self._adjust, tasks)
             try:
-                await _Download(self._descriptor, self._repository, self._done).pour(self._take_first)
+                first = _Download(self._descriptor, self._repository, self._done, hosts=self._hosts)
+                await first.pour(self._take_first)
             except _Enough:
                 if self._is_first_held:
                     self._is_first_held = False
@@ -372,9 +377,11 @@ class _Spread:
                 await self._add_connections(tasks, rate)
 
     def _counted(self) -> tuple[int, int]:
-        """Bytes that came from all hosts, since a registry sends us to others for blobs; and their answers of 429."""
-        traffic = self._repository.registry.transport.traffic.values()
-        return sum(host.bytes_in for host in traffic), sum(host.throttled for host in traffic)
+        """Bytes that came from all hosts, which may share a link; and answers of 429, of those that have the blob."""
+        traffic = self._repository.registry.transport.traffic
+        asked = self._hosts | {authority(self._repository.registry.base)}
+        throttled = sum(host.throttled for name, host in traffic.items() if name in asked)
+        return sum(host.bytes_in for host in traffic.values()), throttled
 
     async def _add_connections(self, tasks: TaskGroup, rate: float) -> None:
         if self._stop_at is None:
@@ -409,7 +416,9 @@ class _Spread:
                 continue
             end = self._next = min(start + _RANGE, size)
             content = bytearray()
-            part = _Download(self._descriptor, self._repository, start, end=end, has_etag=self._is_of_etag)
+            part = _Download(
+                *(self._descriptor, self._repository, start), end=end, has_etag=self._is_of_etag, hosts=self._hosts
+            )
             try:
                 await part.pour(content.extend)
             except SyncerError as error:
