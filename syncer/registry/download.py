@@ -27,7 +27,7 @@ from syncer.transport.message import Kind, content_range, is_relayed
 SPREAD_FROM = 64 * 1024 * 1024
 """The bytes from which on a blob may come by several connections."""
 
-_RANGE = 2 * 1024 * 1024  # bytes asked for at a time: what a kill costs for each connection, and what memory holds
+_RANGE = 1024 * 1024  # bytes asked for at a time: what a kill costs for each connection, and what memory holds
 _SPARE = 2  # ranges that may wait beyond one for each connection
 _LOOK = 1.0  # seconds after which it is looked whether more connections brought more
 _GAIN = 1.25  # the growth of the bytes a second for which twice as many connections are kept
