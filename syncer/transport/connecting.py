@@ -210,10 +210,10 @@ class ServerTls(ssl.SSLContext):
         if session is not None and (session.has_ticket or session.id):
             self._session = session
 
-    def forget(self) -> None:
-        """Offer no session any more, since TLS has failed, and let the kernel do none of it."""
+    def forget(self, *, was_in_kernel: bool = False) -> None:
+        """Offer no session any more, since TLS has failed; and let the kernel do none of it any more, if it did."""
         self._session, self._has_failed = None, True
-        self._settings.options &= ~IN_KERNEL
+        self._settings.options &= ~(IN_KERNEL if was_in_kernel else 0)
 
 
 class Connection(Protocol):
@@ -403,7 +403,7 @@ class TlsSocket:
     def _note(self, error: OSError) -> None:
         """Offer no session to the server again if TLS itself failed."""
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            self._server.forget()
+            self._server.forget(was_in_kernel=self.sends_files)
 
 
 class NestedTls(TlsSocket):
