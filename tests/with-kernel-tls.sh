@@ -29,22 +29,21 @@ fi
 package=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
 version=${package#linux-image-}
 if [ ! -e "$made/$version.cpio.gz" ]; then
-    rm -rf "$made" && mkdir -p "$made/root/bin"
+    rm -rf "$made" && mkdir -p "$made/initial/bin"
     (cd "$made" && apt-get download -qq "$package" 2>/dev/null && dpkg -x linux-image-*.deb . && rm linux-image-*.deb)
     depmod -b "$made" "$version"
     for module in $modules; do
         modprobe -d "$made" -S "$version" --show-depends "$module"
     done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' >"$made/files"
     while read -r file; do
-        cp "$file" "$made/root/"
+        cp "$file" "$made/initial/"
         echo "insmod /$(basename "$file")"
-    done <"$made/files" >"$made/root/insert"
-    cp "$(command -v busybox)" "$made/root/bin/"
-    cat >"$made/root/init" <<'INIT'
+    done <"$made/files" >"$made/initial/insert"
+    cp "$(command -v busybox)" "$made/initial/bin/"
+    cat >"$made/initial/init" <<'INIT'
 #!/bin/busybox sh
 exec 2>&1
-bb=/bin/busybox
-for name in sh mount mkdir insmod chroot ip poweroff; do $bb ln -s busybox /bin/$name; done
+for name in sh sed mount mkdir insmod chroot ip poweroff; do /bin/busybox ln -s busybox /bin/$name; done
 mkdir -p /proc /machine
 mount -t proc proc /proc
 . /insert
@@ -53,12 +52,12 @@ for pair in proc:proc sysfs:sys devtmpfs:dev tmpfs:run tmpfs:var/tmp; do mount -
 mkdir -p /machine/dev/shm /machine/dev/pts
 mount -t tmpfs none /machine/dev/shm
 ip link set lo up
-chroot /machine /bin/sh "$($bb sed -n 's/.*command=\([^ ]*\).*/\1/p' /proc/cmdline)"
+chroot /machine /bin/sh "$(sed -n 's/.*command=\([^ ]*\).*/\1/p' /proc/cmdline)"
 echo "status=$?"
 poweroff -f
 INIT
-    chmod +x "$made/root/init"
-    (cd "$made/root" && find . | cpio --quiet -o -H newc) | gzip -1 >"$made/$version.cpio.gz"
+    chmod +x "$made/initial/init"
+    (cd "$made/initial" && find . | cpio --quiet -o -H newc) | gzip -1 >"$made/$version.cpio.gz"
 fi
 
 {

@@ -299,7 +299,7 @@ class _Spread:
         self._ready: dict[int, bytearray] = {}  # ranges that came, by their first byte
         self._wanted = 1  # connections
         self._fetching = 0  # those that there are for ranges
-        self._hosts: set[str] = set()  # that had the blob: the registry, or where it led to
+        self._hosts = {authority(repository.registry.base)}  # that have the blob: the registry, and where it led to
         self._etag: str | None = None
         self._failure: SyncerError | None = None  # of a range
         self._is_first_held = is_relayed()  # the permit that the first stream has, and ranges get
@@ -379,8 +379,7 @@ class _Spread:
     def _counted(self) -> tuple[int, int]:
         """Bytes that came from all hosts, which may share a link; and answers of 429, of those that have the blob."""
         traffic = self._repository.registry.transport.traffic
-        asked = self._hosts | {authority(self._repository.registry.base)}
-        throttled = sum(host.throttled for name, host in traffic.items() if name in asked)
+        throttled = sum(host.throttled for name, host in traffic.items() if name in self._hosts)
         return sum(host.bytes_in for host in traffic.values()), throttled
 
     async def _add_connections(self, tasks: TaskGroup, rate: float) -> None:
